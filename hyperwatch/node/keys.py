@@ -1,0 +1,90 @@
+"""What the feed needs to know of an event; the rest stays the node's own bytes.
+
+Structs without garbage collection: at 23,500 events a second the collector costs more than the parser.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["DiffKeys", "FillKeys", "Keys", "OrderKeys", "OrderPart"]
+
+
+class Keys(Protocol):
+    """What every stream's events have in common."""
+
+    @property
+    def user(self) -> str:
+        """The account, 0x and 40 lower-case hex digits."""
+
+    @property
+    def coin(self) -> str:
+        """The market as the node spells it; case matters."""
+
+    @property
+    def when(self) -> str:
+        """The event's own time as text, what stands in for a block number in the plain layout; "" where it has none."""
+
+
+class OrderPart(msgspec.Struct, gc=False):
+    """Of the 16 keys of an order, those that filters and classes look at."""
+
+    coin: str
+    side: str = ""
+    timestamp: int = 0
+    isTrigger: bool = False  # the node's own spelling; a rename would cost a look-up per event
+
+
+class OrderKeys(msgspec.Struct, gc=False):
+    """One event of `node_order_statuses`."""
+
+    user: str
+    status: str
+    order: OrderPart
+    time: str = ""
+
+    @property
+    def coin(self) -> str:
+        return self.order.coin
+
+    @property
+    def when(self) -> str:
+        return self.time
+
+
+class FillPart(msgspec.Struct, gc=False):
+    """The second half of a fill's pair."""
+
+    coin: str
+    tid: int
+    time: int = 0
+
+
+class FillKeys(msgspec.Struct, gc=False, array_like=True):
+    """One event of `node_fills`: the pair `["0xuser", {fill}]`."""
+
+    user: str
+    fill: FillPart
+
+    @property
+    def coin(self) -> str:
+        return self.fill.coin
+
+    @property
+    def when(self) -> str:
+        return str(self.fill.time)
+
+
+class DiffKeys(msgspec.Struct, gc=False):
+    """One event of `node_raw_book_diffs`. It carries no time: a plain file of them is undated."""
+
+    user: str
+    coin: str
+    oid: int
+    raw_book_diff: msgspec.Raw
+
+    @property
+    def when(self) -> str:
+        return ""

@@ -1,0 +1,127 @@
+"""The streams of a node, their three layouts, and where each hour of them lives.
+
+A stream is a value: its directory's name and what of an event the feed routes by. Source of every name: the flags of
+the official node and real data directories (`{root}/{stream}{suffix}/hourly/{YYYYMMDD}/{H}`, H without zero padding).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import attrs
+import msgspec
+
+from hyperwatch.node.keys import DiffKeys, FillKeys, Keys, OrderKeys
+
+__all__ = ["DIFFS", "FILLS", "ORDERS", "STREAMS", "Layout", "Stream", "hour_name", "hour_rank", "sniff"]
+
+
+class Layout(enum.Enum):
+    """How a node arranges events in lines. The value is the suffix of the stream's directory."""
+
+    PLAIN = ""
+    BY_BLOCK = "_by_block"
+    STREAMING = "_streaming"
+
+    @property
+    def label(self) -> str:
+        """The layout's name as options spell it: plain, by-block, streaming."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def of_label(cls, label: str) -> Layout:
+        """The layout that options call `label`. Raises ValueError for any other word."""
+        for layout in cls:
+            if layout.label == label:
+                return layout
+        msg = f"no layout is called {label!r}"
+        raise ValueError(msg)
+
+
+@attrs.frozen
+class Stream:
+    """One kind of output that a node writes."""
+
+    name: str
+    """The directory's name without a layout's suffix, as in `node_order_statuses`."""
+    keys: msgspec.json.Decoder[Keys]
+    """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
+
+    def directory(self, layout: Layout) -> str:
+        """The directory's name under the node's data directory."""
+        return self.name + layout.value
+
+
+ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys))
+FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys))
+DIFFS = Stream("node_raw_book_diffs", msgspec.json.Decoder(DiffKeys))
+
+STREAMS: dict[str, Stream] = {stream.name: stream for stream in (ORDERS, FILLS, DIFFS)}
+
+_DAY = re.compile(r"\d{8}")
+_HOUR = re.compile(r"\d|1\d|2[0-3]")
+
+
+def hour_name(day: str, hour: str) -> str | None:
+    """`day/hour` where both are what a node calls its directories and files, else None.
+
+    Other names in a data directory (temporary files, compressed copies) are not the log's.
+    """
+    if _DAY.fullmatch(day) and _HOUR.fullmatch(hour):
+        return f"{day}/{hour}"
+    return None
+
+
+def hour_rank(name: str) -> int:
+    """A number that orders hour files by time: hours without padding do not sort as text."""
+    day, _, hour = name.partition("/")
+    return int(day) * 100 + int(hour)
+
+
+class _Probe(msgspec.Struct):
+    """Keys by which a recorded line shows its layout and, through its first event, its stream."""
+
+    block_number: int | msgspec.UnsetType = msgspec.UNSET
+    events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+
+
+_PROBE = msgspec.json.Decoder(_Probe)
+
+
+def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
+    """What the first lines of a recording are: (stream, layout), or None where they are no node output.
+
+    The stream is None where no line holds an event (by-block files of a quiet stream). One event a line could be
+    either envelope layout; more than one in any line, or none, is by-block: a streaming node never writes an empty line.
+    """
+    layout = Layout.STREAMING
+    stream: Stream | None = None
+    for line in lines:
+        try:
+            probe = _PROBE.decode(line)
+        except msgspec.DecodeError:
+            stream = stream or _stream_of(line)
+            if stream is None:
+                return None
+            return stream, Layout.PLAIN
+        if probe.block_number is msgspec.UNSET or probe.events is msgspec.UNSET:
+            plain = _stream_of(line)
+            return None if plain is None else (plain, Layout.PLAIN)
+        if len(probe.events) != 1:
+            layout = Layout.BY_BLOCK
+        if probe.events and stream is None:
+            stream = _stream_of(bytes(probe.events[0]))
+            if stream is None:
+                return None
+    return (stream, layout) if lines else None
+
+
+def _stream_of(event: bytes) -> Stream | None:
+    for stream in STREAMS.values():
+        try:
+            stream.keys.decode(event)
+        except msgspec.DecodeError:
+            continue
+        return stream
+    return None
