@@ -1,0 +1,51 @@
+# make demo          installs hyperwatch and shows it at work, no node needed (make demo SECONDS=10 ends by itself)
+# make test          installs the tests' tools and runs the tests
+# make test-slow     the long ones too
+# make lint          ruff, flake8-async, mypy, import-linter
+# make constraints   pins every dependency anew
+
+PYTHON ?= python3.11
+SECONDS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow lint constraints clean
+
+demo: .venv/run-stamp
+	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: .venv/dev-stamp
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev-stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev-stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/flake8-async hyperwatch tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Everything is pinned by hash; hyperwatch itself is then laid over it without asking a registry.
+.venv/run-stamp: constraints.txt pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r constraints.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev-stamp: constraints-dev.txt .venv/run-stamp
+	$(PIP) --require-hashes -r constraints-dev.txt
+	touch $@
+
+COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+constraints:
+	$(COMPILE) --group build --output-file constraints.txt
+	$(COMPILE) --group dev --output-file constraints-dev.txt
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
