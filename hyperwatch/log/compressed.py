@@ -1,0 +1,116 @@
+"""Recorded files, plain or compressed, told apart by their first bytes. Blocking I/O."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from pathlib import Path
+from typing import Protocol, cast
+
+import lz4.frame  # type: ignore[import-untyped]  # ships no types
+
+from hyperwatch.errors import DataError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["Source", "open_source"]
+
+
+class Source(Protocol):
+    """An open file, read by place in its uncompressed bytes."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes; fewer only at the end. Raises OSError; DataError for damaged compression."""
+
+    def idle_s(self) -> float:
+        """How long ago the file was last written."""
+
+    def close(self) -> None:
+        """Lets the file go."""
+
+
+class BinaryIO(Protocol):
+    """What gzip, lz4, zstd and plain files have in common."""
+
+    def read1(self, count: int, /) -> bytes: ...
+    def seek(self, offset: int, /) -> int: ...
+    def close(self) -> None: ...
+
+
+class RecordedFile:
+    """A file that is complete: if its last line has no end, its end is the file's.
+
+    Keeps the bytes of the last read: the next one starts at a line that this one cut, and a compressed file that is
+    asked for a place behind it would start again from its first byte.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+        self._held = b""
+        self._held_from = 0
+        self._damage: Exception | None = None
+
+    def read(self, offset: int, count: int) -> bytes:
+        if self._held_from <= offset <= self._held_from + len(self._held):
+            data = self._held[offset - self._held_from :][:count]
+        else:
+            self._file.seek(offset)
+            data = b""
+        data = self._fill(data, count)
+        if len(data) < count and self._damage is None and data and not data.endswith(b"\n"):
+            data += b"\n"
+        if self._damage and b"\n" not in data:
+            what = f"{self._path} is damaged or cut short near byte {offset} of its contents ({self._damage})"
+            raise DataError(what, "fetch the file again; every line before that place was read")
+        self._held, self._held_from = data, offset
+        return data
+
+    def _fill(self, data: bytes, count: int) -> bytes:
+        parts, have = [data], len(data)
+        try:
+            while have < count and self._damage is None and (more := self._file.read1(count - have)):
+                parts.append(more)
+                have += len(more)
+        except (EOFError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, RuntimeError) as error:
+            self._damage = error  # lz4 raises bare RuntimeErrors; what came before the damage is still good
+        return b"".join(parts)
+
+    def idle_s(self) -> float:
+        return float("inf")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_source(path: Path) -> Source:
+    """Opens a recorded file.
+
+    Raises:
+        OSError: from the file.
+        DataError: where it is compressed in a way that is not known.
+    """
+    with path.open("rb") as file:
+        magic = file.read(6)
+    return RecordedFile(path, _open(path, magic))
+
+
+def _open(path: Path, magic: bytes) -> BinaryIO:
+    if magic.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.open(path))
+    if magic.startswith(b"\x04\x22\x4d\x18"):
+        return cast("BinaryIO", lz4.frame.open(path, "rb"))
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return cast("BinaryIO", zstd.open(path, "rb"))
+    for name, start in _OTHERS.items():
+        if magic.startswith(start):
+            what = f"{path} is compressed as {name}"
+            raise DataError(what, "unpack it, or pack it as .gz, .lz4 or .zst")
+    return cast("BinaryIO", path.open("rb", buffering=1024 * 1024))
+
+
+_OTHERS = {"bzip2": b"BZh", "xz": b"\xfd7zXZ", "zip": b"PK\x03\x04", "7z": b"7z\xbc\xaf"}

@@ -1,0 +1,243 @@
+"""A log's files: what they are called, in which order they come, and reading whole lines of one. Blocking I/O.
+
+Two kinds of log: a `Tree` that a node may still be writing, and a `Recording` of files that do not change.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from hyperwatch.errors import DataError, HyperwatchError
+from hyperwatch.log.compressed import Source, open_source
+from hyperwatch.node.lines import LINE_BYTES
+from hyperwatch.node.streams import Layout, Stream, hour_name, hour_rank
+
+__all__ = ["Log", "OversizedLineError", "Recording", "Tree", "find_trees", "newest_data_ns", "read_lines"]
+
+
+class Log(Protocol):
+    """Hour files in an order. Names stand for files in cursors."""
+
+    @property
+    def stream(self) -> Stream:
+        """What its files hold."""
+
+    @property
+    def layout(self) -> Layout:
+        """How they hold it."""
+
+    @property
+    def grace_s(self) -> float:
+        """How long after its last change an older file may still grow."""
+
+    def names(self, after: str | None = None) -> list[str]:
+        """The files newer than `after`, oldest first."""
+
+    def directories(self, names: Iterable[str]) -> list[Path]:
+        """Where changes to these files, and newer ones, would show."""
+
+    def rank(self, name: str) -> int:
+        """A number that orders names by time. Raises KeyError for what is no name of this log."""
+
+    def open(self, name: str) -> Source:
+        """Opens a file for reading. Raises OSError; KeyError for what is no name of this log."""
+
+
+@attrs.frozen
+class Tree:
+    """The hour files under a node's data directory: `{root}/{stream}{suffix}/hourly/{YYYYMMDD}/{H}`."""
+
+    root: Path
+    stream: Stream
+    layout: Layout
+    grace_s: float = 120.0  # real nodes finish the old hour seconds after the new one exists; two minutes is ample
+
+    @property
+    def hourly(self) -> Path:
+        """The directory of days."""
+        return self.root / self.stream.directory(self.layout) / "hourly"
+
+    def names(self, after: str | None = None) -> list[str]:
+        """As in Log. A directory that does not exist has no files yet.
+
+        Raises:
+            DataError: where a directory cannot be read.
+        """
+        floor = -1 if after is None else hour_rank(after)
+        first_day = "" if after is None else after.partition("/")[0]
+        found = [
+            name
+            for day in _listing(self.hourly)
+            if day >= first_day
+            for hour in (_listing(self.hourly / day) if hour_name(day, "0") else ())
+            if (name := hour_name(day, hour)) and hour_rank(name) > floor
+        ]
+        return sorted(found, key=hour_rank)
+
+    def directories(self, names: Iterable[str]) -> list[Path]:
+        return [self.hourly, *sorted({(self.hourly / name).parent for name in names})]
+
+    def rank(self, name: str) -> int:
+        day, _, hour = name.partition("/")
+        if hour_name(day, hour) is None:
+            raise KeyError(name)
+        return hour_rank(name)
+
+    def open(self, name: str) -> Source:
+        self.rank(name)  # cursors come from clients: nothing but an hour file's name may become a path
+        return PlainFile(self.hourly / name)
+
+
+@attrs.frozen
+class Recording:
+    """Files that nobody writes any more, plain or compressed, in the order given. Their names are their paths."""
+
+    paths: Sequence[Path]
+    stream: Stream
+    layout: Layout
+    grace_s: float = 0.0
+
+    def names(self, after: str | None = None) -> list[str]:
+        every = [str(path) for path in self.paths]
+        return every if after is None else every[self.rank(after) + 1 :]
+
+    def directories(self, names: Iterable[str]) -> list[Path]:  # noqa: ARG002  nothing of a recording changes
+        return []
+
+    def rank(self, name: str) -> int:
+        try:
+            return self.paths.index(Path(name))
+        except ValueError:
+            raise KeyError(name) from None
+
+    def open(self, name: str) -> Source:
+        return open_source(self.paths[self.rank(name)])
+
+
+class PlainFile:
+    """A file that may be growing, read by place."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens it. Raises OSError; DataError for what is no regular file (opening a FIFO could wait for ever)."""
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            what = f"{path} is not a regular file"
+            raise DataError(
+                what, "let the node write its hour files itself; hyperwatch reads by place, which needs files"
+            )
+
+    def read(self, offset: int, count: int) -> bytes:
+        return os.pread(self._fd, count, offset)
+
+    def size_bytes(self) -> int:
+        """How long the file is now."""
+        return os.fstat(self._fd).st_size
+
+    def idle_s(self) -> float:
+        return time.time() - os.fstat(self._fd).st_mtime
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class OversizedLineError(HyperwatchError):
+    """A line above the bound, by position.
+
+    Attributes:
+        offset: where it starts.
+        end: where the next line starts.
+    """
+
+    def __init__(self, offset: int, end: int) -> None:
+        super().__init__(
+            f"a line of {end - offset} bytes at offset {offset} is over the bound of {LINE_BYTES} bytes",
+            "read it from the file itself",
+        )
+        self.offset = offset
+        self.end = end
+
+
+def read_lines(source: Source, offset: int, max_bytes: int, limit: int | None = None) -> bytes:
+    """Whole lines from `offset`: about `max_bytes` of them, or one line where that alone is longer.
+
+    Args:
+        source: an open file.
+        offset: a line's start.
+        max_bytes: how much to read at once.
+        limit: a line's start at which to stop, if any.
+
+    Returns:
+        b"" where no whole line is there yet.
+
+    Raises:
+        OSError: from the file.
+        OversizedLineError: where the first line is above LINE_BYTES.
+    """
+    want = max_bytes
+    while True:
+        count = want if limit is None else min(want, limit - offset)
+        if count <= 0:
+            return b""
+        data = source.read(offset, count)
+        first = data.find(b"\n") + 1
+        if first > max_bytes:
+            return data[:first]
+        if first:
+            return data[: data.rfind(b"\n") + 1]
+        if len(data) < count or count != want:
+            return b""
+        if want >= LINE_BYTES:
+            return _oversized(source, offset)
+        want *= 2
+
+
+def _oversized(source: Source, offset: int) -> bytes:
+    """Raises OversizedLineError where the line's end is there; b"" where it is still being written."""
+    place, step = offset, 8 * 1024 * 1024
+    while data := source.read(place, step):
+        end = data.find(b"\n") + 1
+        if end:
+            raise OversizedLineError(offset, place + end)
+        place += len(data)
+    return b""
+
+
+def find_trees(root: Path, stream: Stream) -> list[Tree]:
+    """The layouts in which `root` holds the stream, the one with the newest data first.
+
+    Raises:
+        DataError: where `root` is missing, no directory or cannot be read.
+    """
+    if not root.is_dir():
+        what = f"the data directory {root} does not exist" if not root.exists() else f"{root} is not a directory"
+        raise DataError(what, "name the node's data directory with --data-dir (usually ~/hl/data)")
+    present = set(_listing(root))
+    trees = [Tree(root, stream, layout) for layout in Layout if stream.directory(layout) in present]
+    return sorted(trees, key=newest_data_ns, reverse=True)
+
+
+def newest_data_ns(tree: Tree) -> int:
+    """When the newest hour file of a tree was last written, in nanoseconds since 1970; 0 where there is none."""
+    names = tree.names()
+    try:
+        return (tree.hourly / names[-1]).stat().st_mtime_ns if names else 0
+    except FileNotFoundError:
+        return 0  # pruned a moment ago
+
+
+def _listing(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)  # noqa: PTH208  a name is all that is wanted; Path objects cost ten times as much
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        what = f"{path} cannot be read by uid {os.getuid()}"
+        raise DataError(what, "give that user read access to it, or run hyperwatch as the user that owns it") from error

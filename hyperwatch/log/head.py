@@ -1,0 +1,236 @@
+"""The head of the log: tail -> batcher -> workers -> ring, each batch handed on in the order of the files.
+
+    tail      takes whole lines from the files                  | at most 8 MiB in its hand
+      spans   a channel of 1                                    | 8 MiB
+    batcher   cuts spans into batches of at most 100,000 lines  | 8 MiB
+      slots   a channel of 1, in file order                     | two batches are decoded at once
+    workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
+    collector waits for each slot in turn, gives places, fills the ring, delivers
+
+A slow stage makes the tail read later: the file is the buffer. So memory does not depend on the backlog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+from loguru import logger
+
+from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Log
+from hyperwatch.log.places import Places
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.walk import Walk
+from hyperwatch.node.events import Damage
+from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
+
+__all__ = ["Changes", "Counters", "Head"]
+
+_LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
+_ATTEMPTS = 2
+_DAMAGE_LOGGED = 5  # of one batch: a damaged file must not fill the disk with log
+
+
+class Changes(Protocol):
+    """What tells the tail to look again; `watch.Watch` for a directory that a node writes."""
+
+    def follow(self, directories: Iterable[Path]) -> None:
+        """Look after these directories from now on."""
+
+    async def wait(self) -> bool:
+        """Returns when something may have changed, and whether a file may have appeared."""
+
+
+@attrs.define
+class Counters:
+    """What has passed through the head since it started. Plain integers; read them at any time."""
+
+    lines: int = 0
+    events: int = 0
+    failures: int = 0
+    """Lines that could not be read."""
+    batches: int = 0
+    size_bytes: int = 0
+    deadlines: int = 0
+    """How often a batch's deadline passed."""
+
+
+@attrs.define(eq=False)
+class _Slot:
+    """A batch on its way through the workers."""
+
+    number: int
+    span: Span
+    lines: int
+    chunks: list[Decoded] = attrs.Factory(list)
+    done: trio.Event = attrs.Factory(trio.Event)
+
+
+class Head:
+    """Reads a log from `start` on and delivers it.
+
+    Args:
+        log: the files.
+        start: where to begin.
+        ring: keeps what was decoded last. Filled before `deliver` is called.
+        deliver: hands a batch on; returns to how many clients it was delivered. It must not wait for any of them.
+        changes: tells when to look again. None: the log does not grow, and `run` returns at its end.
+        workers: how many threads decode.
+        deadline_s: how long the workers may take over a batch. Past it they are cancelled and the batch is tried once
+            more; then its lines count as unreadable and the next batch goes on.
+        pause: called by workers between pieces.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        start: Cursor,
+        ring: Ring,
+        deliver: Callable[[Batch], Awaitable[int]],
+        *,
+        changes: Changes | None = None,
+        workers: int = 1,
+        deadline_s: float = 30.0,
+        pause: Callable[[], None] = trio.from_thread.check_cancelled,
+    ) -> None:
+        self._log = log
+        self._start = start
+        self._ring = ring
+        self._deliver = deliver
+        self._changes = changes
+        self._deadline_s = deadline_s
+        self._pause = pause
+        self._reading = trio.CancelScope()
+        self.limiter = trio.CapacityLimiter(workers)
+        self.counters = Counters()
+
+    def stop(self) -> None:
+        """Ends reading. What was read is still decoded and delivered; then `run` returns."""
+        self._reading.cancel("the head was told to stop")
+
+    async def run(self) -> None:
+        """Reads, decodes and delivers until `stop` is called or a log that does not grow has ended.
+
+        Raises:
+            OSError: from the files.
+            DataError: where a directory cannot be read or a recording is damaged.
+        """
+        async with trio.open_nursery() as nursery:
+            span_out, span_in = trio.open_memory_channel[Span](1)
+            slot_out, slot_in = trio.open_memory_channel[_Slot](1)
+            nursery.start_soon(self._tail, span_out)
+            nursery.start_soon(self._batcher, span_in, slot_out)
+            nursery.start_soon(self._collector, slot_in)
+
+    async def _tail(self, spans: trio.MemorySendChannel[Span]) -> None:
+        async with spans:
+            walk = await trio.to_thread.run_sync(Walk, self._log, self._start.places)
+            try:
+                with self._reading:
+                    await self._read(walk, spans)
+            finally:
+                walk.close()
+
+    async def _read(self, walk: Walk, spans: trio.MemorySendChannel[Span]) -> None:
+        while True:
+            span = await trio.to_thread.run_sync(walk.take, BATCH_BYTES)
+            if span is not None:
+                await spans.send(span)
+            elif self._changes is None:
+                return
+            else:
+                rested = trio.current_time() + _LINGER_S
+                self._changes.follow(self._log.directories(place.file for place in walk.places))
+                if await self._changes.wait():
+                    walk.look_again()
+                await trio.sleep_until(rested)
+
+    async def _batcher(self, spans: trio.MemoryReceiveChannel[Span], slots: trio.MemorySendChannel[_Slot]) -> None:
+        async with spans, slots, trio.open_nursery() as decoding:
+            async for span in spans:
+                for batch in _batches(span):
+                    self.counters.batches += 1
+                    lines = batch.data.count(b"\n")
+                    slot = _Slot(self.counters.batches, batch, lines)
+                    logger.debug(
+                        "📦 batch {} taken: {} lines, {} bytes of {} at {}",
+                        slot.number, lines, len(batch.data), batch.file, batch.offset,
+                    )  # fmt: skip
+                    await slots.send(slot)
+                    decoding.start_soon(self._decode, slot)
+
+    async def _decode(self, slot: _Slot) -> None:
+        cuts = chunks(slot.span.data, slot.lines, int(self.limiter.total_tokens)) if slot.span.data else []
+        for attempt in range(1, _ATTEMPTS + 1):
+            began = trio.current_time()
+            decoded: list[Decoded | None] = [None] * len(cuts)
+            with trio.move_on_after(self._deadline_s) as scope:
+                async with trio.open_nursery() as workers:
+                    for number, cut in enumerate(cuts):
+                        workers.start_soon(self._work, slot.span, cut, decoded, number)
+            if not scope.cancelled_caught:
+                slot.chunks = [chunk for chunk in decoded if chunk is not None]
+                logger.debug(
+                    "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} orders in {:.4f} s",
+                    slot.number, len(cuts), slot.lines,
+                    sum(len(run.events) for chunk in slot.chunks for run in chunk.runs), trio.current_time() - began,
+                )  # fmt: skip
+                break
+            self.counters.deadlines += 1
+            logger.warning(
+                "⏰ batch {} ({} lines of {} at {}) passed its deadline of {} s, attempt {} of {}",
+                slot.number, slot.lines, slot.span.file, slot.span.offset, self._deadline_s, attempt, _ATTEMPTS,
+            )  # fmt: skip
+        else:
+            reason = f"not decoded within {_ATTEMPTS} times {self._deadline_s} s"
+            data = slot.span.data
+            slot.chunks = [Decoded([], [Damage(slot.span.offset, len(data), reason, data[:1024])], slot.lines)]
+        slot.done.set()
+
+    async def _work(self, span: Span, cut: tuple[int, int], results: list[Decoded | None], number: int) -> None:
+        results[number] = await trio.to_thread.run_sync(
+            decode, self._log.stream, self._log.layout, span, cut, self._pause, limiter=self.limiter
+        )
+
+    async def _collector(self, slots: trio.MemoryReceiveChannel[_Slot]) -> None:
+        places = Places(self._start)
+        async with slots:
+            async for slot in slots:
+                await slot.done.wait()
+                batch = assemble(self._start.directory, slot.span, slot.chunks, places)
+                self._count(slot.span, batch)
+                self._ring.append(batch)
+                clients = await self._deliver(batch)
+                logger.debug("📡 {} orders delivered to {} clients (batch {})", batch.events, clients, slot.number)
+
+    def _count(self, span: Span, batch: Batch) -> None:
+        self.counters.lines += batch.lines
+        self.counters.events += batch.events
+        self.counters.size_bytes += span.end - span.offset
+        self.counters.failures += len(batch.damage)
+        for damage in batch.damage[:_DAMAGE_LOGGED]:
+            logger.error(
+                "unreadable: {} bytes of {} at offset {}: {}; they begin {!r}",
+                damage.length_bytes, batch.file, damage.offset, damage.reason, damage.start[:80],
+            )  # fmt: skip
+        if len(batch.damage) > _DAMAGE_LOGGED:
+            logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)
+
+
+def _batches(span: Span) -> Iterator[Span]:
+    """Cuts a span into spans of at most BATCH_LINES lines."""
+    while len(span.data) > (length := first_lines(span.data, BATCH_LINES)):
+        yield attrs.evolve(span, data=span.data[:length])
+        span = attrs.evolve(
+            span,
+            offset=span.offset + length,
+            data=span.data[length:],
+            places=span.after(span.offset + length, 0),
+            skip=0,
+        )
+    yield span

@@ -1,0 +1,56 @@
+"""Reading the log from any cursor: what serves the past to clients, and recordings to `replay`. Blocking I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hyperwatch.log.batch import Batch, assemble, decode
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Log
+from hyperwatch.log.places import Places
+from hyperwatch.log.walk import Walk
+
+__all__ = ["READ_BYTES", "Reader"]
+
+READ_BYTES = 1024 * 1024  # a thread hop costs 84 us, decoding this 2 ms; and it is what one slow client may hold
+
+
+class Reader:
+    """A cursor that reads. Call its methods in a thread, one at a time.
+
+    Args:
+        log: the files.
+        start: where to begin.
+
+    Raises:
+        OSError: where one of the cursor's files cannot be opened.
+        KeyError: where the cursor names a file that the log cannot have.
+    """
+
+    def __init__(self, log: Log, start: Cursor) -> None:
+        self._log = log
+        self._directory = start.directory
+        self._walk = Walk(log, start.places)
+        self._places = Places(start)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the next batch begins."""
+        return Cursor(self._directory, self._walk.places, self._places.block, self._places.count)
+
+    def next(self, until: Cursor | None, pause: Callable[[], None]) -> Batch | None:
+        """The next batch, or None at `until` or at the log's present end.
+
+        Raises:
+            OSError: from the files.
+            DataError: where a directory cannot be read or a recording is damaged.
+        """
+        span = self._walk.take(READ_BYTES, until)
+        if span is None:
+            return None
+        chunk = decode(self._log.stream, self._log.layout, span, (0, len(span.data)), pause)
+        return assemble(self._directory, span, [chunk], self._places)
+
+    def close(self) -> None:
+        """Lets the files go."""
+        self._walk.close()

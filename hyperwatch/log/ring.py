@@ -1,0 +1,81 @@
+"""The warm head of the log: the batches decoded last, bounded in bytes. Pure.
+
+Entries are numbered from 0 in the order of delivery; a subscription at the head is one such number.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+
+from hyperwatch.log.batch import Batch, Entry
+from hyperwatch.log.cursor import Cursor, covers
+
+__all__ = ["Ring"]
+
+
+class Ring:
+    """A bounded run of consecutive batches.
+
+    Args:
+        start: the place in the log before the first batch.
+        max_bytes: what the batches may weigh together; the newest is kept even where it alone is heavier.
+    """
+
+    def __init__(self, start: Cursor, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._batches: list[Batch] = []
+        self._serials: list[int] = []  # of each batch's first entry
+        self.weight_bytes = 0
+        self.end = start
+        self.end_serial = 0
+
+    @property
+    def first_serial(self) -> int:
+        """The oldest entry that is still here; `end_serial` where there is none."""
+        return self._serials[0] if self._serials else self.end_serial
+
+    def append(self, batch: Batch) -> None:
+        """Adds the next batch and lets the oldest go where the bound asks for it."""
+        self._batches.append(batch)
+        self._serials.append(self.end_serial)
+        self.end_serial += len(batch.entries)
+        self.end = batch.after
+        self.weight_bytes += batch.weight_bytes
+        drop = 0
+        while self.weight_bytes > self._max_bytes and drop < len(self._batches) - 1:
+            self.weight_bytes -= self._batches[drop].weight_bytes
+            drop += 1
+        if drop:
+            del self._batches[:drop], self._serials[:drop]
+
+    def since(self, serial: int) -> Sequence[Entry] | None:
+        """The entries from `serial` on, as far as one batch holds them.
+
+        Returns:
+            Nothing in it at the end; None where the entry is not here any more.
+        """
+        if serial >= self.end_serial:
+            return ()
+        if serial < self.first_serial:
+            return None
+        # The last batch that starts at or before the entry: batches without entries share their successor's number.
+        at = bisect.bisect_right(self._serials, serial) - 1
+        return self._batches[at].entries[serial - self._serials[at] :]
+
+    def boundary(self, cursor: Cursor, rank: Callable[[str], int]) -> tuple[Cursor, int] | None:
+        """The first seam between batches at or behind `cursor`: up to there a reader reads, from there the ring serves.
+
+        Returns:
+            The seam's place in the log and the number of the entry after it; None where the head has not got that far.
+        """
+        low, high = 0, len(self._batches)  # seams are in order, so those that cover the cursor are the last ones
+        while low < high:
+            middle = (low + high) // 2
+            if covers(self._batches[middle].before, cursor, rank):
+                high = middle
+            else:
+                low = middle + 1
+        if low < len(self._batches):
+            return self._batches[low].before, self._serials[low]
+        return (self.end, self.end_serial) if covers(self.end, cursor, rank) else None

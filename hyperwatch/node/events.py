@@ -1,0 +1,196 @@
+"""From lines to events: three layouts, one result.
+
+The node's bytes are kept as they are. Decoded are the envelope and, of each event, the keys that the feed routes by.
+"""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+from hyperwatch.node.keys import Keys
+from hyperwatch.node.streams import Layout, Stream
+from hyperwatch.node.times import ms_of
+
+__all__ = ["RUN_BYTES", "Damage", "Decoder", "Raw", "Run"]
+
+Raw = msgspec.Raw | bytes
+"""An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
+
+RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
+
+_BYTES_KEPT = 1024  # of a damaged line, for the log
+
+
+@attrs.define
+class Run:
+    """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together."""
+
+    block: int | None
+    time: str
+    """Block time as the node wrote it; in the plain layout the events' own; "" where the stream has none."""
+    time_ms: int | None
+    written: str
+    """The node's local time of the last line, "" in the plain layout."""
+    fresh: bool
+    """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
+    events: list[Raw]
+    """Empty for a block without events, which only the by-block layout writes."""
+    keys: list[Keys]
+    """As many as `events`."""
+    size_bytes: int
+    """Of the events."""
+    skipped: int
+    """How many events of its first line stand before the first one here."""
+    end: int
+    """Offset in the file of the first line that is not wholly in this run."""
+    taken: int
+    """How many events of that line are in this run or before it."""
+
+
+@attrs.frozen
+class Damage:
+    """Lines that could not be read, by position."""
+
+    offset: int
+    length_bytes: int
+    reason: str
+    start: bytes
+    """The first KiB."""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """A line of the by-block and streaming layouts."""
+
+    local_time: str
+    block_time: str
+    block_number: int
+    events: list[msgspec.Raw]
+
+
+_ENVELOPE: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
+
+
+class Decoder:
+    """Decodes consecutive pieces of one file.
+
+    Args:
+        stream: what the file holds.
+        layout: how it holds it.
+        offset: where in the file the first piece begins.
+        skip: how many events of its first line were taken before.
+
+    Attributes:
+        runs: the events read so far.
+        damage: the lines that could not be read.
+        lines: how many lines were seen, damaged ones too.
+    """
+
+    def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
+        self._keys = stream.keys.decode
+        self._layout = layout
+        self._offset = offset
+        self._skip = skip
+        self.runs: list[Run] = []
+        self.damage: list[Damage] = []
+        self.lines = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Decodes whole lines that follow those fed before. Damaged lines are set aside; nothing is raised for them."""
+        read = self._plain if self._layout is Layout.PLAIN else self._envelope
+        ascii_only = piece.isascii()
+        for line in piece.split(b"\n")[:-1]:
+            end = self._offset + len(line) + 1
+            try:
+                if not ascii_only:
+                    line.decode()  # the parser skips over strings without a look; a text frame may not
+                read(line, end)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                self.damage.append(Damage(self._offset, len(line) + 1, reason, line[:_BYTES_KEPT]))
+            self._offset = end
+            self._skip = 0
+            self.lines += 1
+
+    def _envelope(self, line: bytes, end: int) -> None:
+        envelope = _ENVELOPE.decode(line)
+        decode = self._keys
+        keys = [decode(event) for event in envelope.events]
+        fresh = self._layout is Layout.BY_BLOCK
+        last = self.runs[-1] if self.runs and not fresh else None
+        if last and last.block == envelope.block_number and last.size_bytes + len(line) <= RUN_BYTES and not self._skip:
+            last.events += envelope.events
+            last.keys += keys
+            last.size_bytes += len(line)
+            last.written = envelope.local_time
+            last.end = end
+            return
+        run = Run(
+            block=envelope.block_number,
+            time=envelope.block_time,
+            time_ms=ms_of(envelope.block_time),
+            written=envelope.local_time,
+            fresh=fresh,
+            events=list(envelope.events),
+            keys=keys,
+            size_bytes=len(line),
+            skipped=0,
+            end=end,
+            taken=0,
+        )
+        self.runs += _split(run, self._skip, self._offset)
+
+    def _plain(self, line: bytes, end: int) -> None:
+        keys = self._keys(line)
+        last = self.runs[-1] if self.runs else None
+        when = keys.when
+        if last and last.time == when and last.size_bytes + len(line) <= RUN_BYTES:
+            last.events.append(line)
+            last.keys.append(keys)
+            last.size_bytes += len(line)
+            last.end = end
+        else:
+            self.runs.append(
+                Run(
+                    block=None,
+                    time=when,
+                    time_ms=ms_of(when),
+                    written="",
+                    fresh=False,
+                    events=[line],
+                    keys=[keys],
+                    size_bytes=len(line),
+                    skipped=0,
+                    end=end,
+                    taken=0,
+                )
+            )
+
+
+def _split(run: Run, skip: int, offset: int) -> list[Run]:
+    """Cuts one line's run into runs of at most RUN_BYTES (or one event), without its first `skip` events."""
+    if run.size_bytes <= RUN_BYTES and not skip:
+        return [run]
+    sizes = [len(memoryview(event)) for event in run.events]
+    runs: list[Run] = []
+    start = skip
+    while start < len(sizes):
+        stop, size = start + 1, sizes[start]
+        while stop < len(sizes) and size + sizes[stop] <= RUN_BYTES:
+            size += sizes[stop]
+            stop += 1
+        runs.append(
+            attrs.evolve(
+                run,
+                events=run.events[start:stop],
+                keys=run.keys[start:stop],
+                size_bytes=size,
+                skipped=start,
+                end=offset,
+                taken=stop,
+            )
+        )
+        start = stop
+    if runs:
+        runs[-1].end, runs[-1].taken = run.end, 0
+    return runs

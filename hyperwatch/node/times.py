@@ -1,0 +1,35 @@
+"""The node's times: ISO 8601 without an offset, UTC, with 0, 3, 6 or 9 digits of a second."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+
+__all__ = ["iso_of", "ms_of"]
+
+
+@functools.lru_cache(maxsize=1024)  # all events of a block carry the same text
+def ms_of(text: str) -> int | None:
+    """UTC milliseconds since 1970 of one of the node's times, cut, not rounded; None for "" (a stream without times).
+
+    Fills of the plain layout carry the milliseconds themselves.
+
+    Raises:
+        ValueError: where the text is no time.
+    """
+    if text.isdigit():
+        return int(text)
+    if not text:
+        return None
+    whole = datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
+    digits = text[20:].removesuffix("Z")
+    if text[19:20] not in ("", ".", "Z") or (digits and not digits.isdigit()):
+        msg = f"no time of a node: {text!r}"
+        raise ValueError(msg)
+    return int(whole.timestamp()) * 1000 + int(digits.ljust(3, "0")[:3])
+
+
+def iso_of(time_ms: int) -> str:
+    """UTC milliseconds as people read them, `2026-05-05 17:39:13.024`."""
+    seconds, ms = divmod(time_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{ms:03}"
