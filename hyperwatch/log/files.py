@@ -16,10 +16,20 @@ import attrs
 
 from hyperwatch.errors import DataError, HyperwatchError
 from hyperwatch.log.compressed import Source, open_source
+from hyperwatch.log.cursor import Cursor
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.streams import Layout, Stream, hour_name, hour_rank
 
-__all__ = ["Log", "OversizedLineError", "Recording", "Tree", "find_trees", "newest_data_ns", "read_lines"]
+__all__ = [
+    "Log",
+    "OversizedLineError",
+    "Recording",
+    "Tree",
+    "backlog_bytes",
+    "find_trees",
+    "newest_data_ns",
+    "read_lines",
+]
 
 
 class Log(Protocol):
@@ -231,6 +241,19 @@ def newest_data_ns(tree: Tree) -> int:
         return (tree.hourly / names[-1]).stat().st_mtime_ns if names else 0
     except FileNotFoundError:
         return 0  # pruned a moment ago
+
+
+def backlog_bytes(tree: Tree, cursor: Cursor) -> int:
+    """How many bytes of the tree lie behind a cursor. Raises DataError where a directory cannot be read."""
+    offsets = {place.file: place.offset for place in cursor.places}
+    newest = cursor.places[-1].file if cursor.places else None
+    total = 0
+    for name in [*offsets, *tree.names(newest)]:
+        try:
+            total += max(0, (tree.hourly / name).stat().st_size - offsets.get(name, 0))
+        except FileNotFoundError:
+            continue  # pruned: nothing of it can be read any more
+    return total
 
 
 def _listing(path: Path) -> list[str]:

@@ -108,9 +108,11 @@ class Head:
         self._reading = trio.CancelScope()
         self.limiter = trio.CapacityLimiter(workers)
         self.counters = Counters()
+        self.stopped = False
 
     def stop(self) -> None:
         """Ends reading. What was read is still decoded and delivered; then `run` returns."""
+        self.stopped = True
         self._reading.cancel("the head was told to stop")
 
     async def run(self) -> None:

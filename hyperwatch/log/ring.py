@@ -6,7 +6,7 @@ Entries are numbered from 0 in the order of delivery; a subscription at the head
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.cursor import Cursor, covers
@@ -27,13 +27,23 @@ class Ring:
         self._batches: list[Batch] = []
         self._serials: list[int] = []  # of each batch's first entry
         self.weight_bytes = 0
+        self._start = start
         self.end = start
         self.end_serial = 0
+
+    @property
+    def start(self) -> Cursor:
+        """The place before the oldest batch that is still here."""
+        return self._batches[0].before if self._batches else self._start
 
     @property
     def first_serial(self) -> int:
         """The oldest entry that is still here; `end_serial` where there is none."""
         return self._serials[0] if self._serials else self.end_serial
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries, oldest first."""
+        return (entry for batch in self._batches for entry in batch.entries)
 
     def append(self, batch: Batch) -> None:
         """Adds the next batch and lets the oldest go where the bound asks for it."""
@@ -49,19 +59,17 @@ class Ring:
         if drop:
             del self._batches[:drop], self._serials[:drop]
 
-    def since(self, serial: int) -> Sequence[Entry] | None:
-        """The entries from `serial` on, as far as one batch holds them.
+    def at(self, serial: int) -> Entry | None:
+        """The entry of that number.
 
         Returns:
-            Nothing in it at the end; None where the entry is not here any more.
+            None where it is not here: not any more below `first_serial`, not yet from `end_serial` on.
         """
-        if serial >= self.end_serial:
-            return ()
-        if serial < self.first_serial:
+        if not self.first_serial <= serial < self.end_serial:
             return None
         # The last batch that starts at or before the entry: batches without entries share their successor's number.
-        at = bisect.bisect_right(self._serials, serial) - 1
-        return self._batches[at].entries[serial - self._serials[at] :]
+        batch = bisect.bisect_right(self._serials, serial) - 1
+        return self._batches[batch].entries[serial - self._serials[batch]]
 
     def boundary(self, cursor: Cursor, rank: Callable[[str], int]) -> tuple[Cursor, int] | None:
         """The first seam between batches at or behind `cursor`: up to there a reader reads, from there the ring serves.

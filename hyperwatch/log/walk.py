@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from hyperwatch.errors import CursorError
 from hyperwatch.log.batch import Span
 from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Cursor, FilePlace
@@ -37,8 +38,8 @@ class Walk:
         now_ms: the wall clock, UTC.
 
     Raises:
-        OSError: where a file of `places` cannot be opened.
-        KeyError: where one is no name of the log.
+        CursorError: where one of the places is not there any more.
+        OSError: where its file cannot be opened for another reason.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Walk:
         self._open: list[_Open] = []
         try:
             for place in places:
-                self._open.append(_Open(place.file, log.open(place.file), place.offset, place.taken))
+                self._open.append(self._at(place))
         except BaseException:
             self.close()
             raise
@@ -91,6 +92,19 @@ class Walk:
         """Lets every file go."""
         while self._open:
             self._open.pop().source.close()
+
+    def _at(self, place: FilePlace) -> _Open:
+        remedy = 'what was there cannot be read any more; subscribe with "from": "earliest" for what is left'
+        try:
+            source = self._log.open(place.file)
+        except (FileNotFoundError, KeyError) as error:
+            what = f"there is no file {place.file} in this log"
+            raise CursorError(what, remedy) from error
+        if place.offset and source.read(place.offset - 1, 1) != b"\n":
+            source.close()
+            what = f"no line of {place.file} starts at {place.offset}: it is not the file that the cursor was made for"
+            raise CursorError(what, remedy)
+        return _Open(place.file, source, place.offset, place.taken)
 
     def _read(self, file: _Open, max_bytes: int, until: Cursor | None) -> Span | None:
         span = Span(

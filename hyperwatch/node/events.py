@@ -47,6 +47,14 @@ class Run:
     taken: int
     """How many events of that line are in this run or before it."""
 
+    @property
+    def written_ms(self) -> int | None:
+        """When the node wrote it, UTC; None where it does not say so, or not in a way that can be read."""
+        try:
+            return ms_of(self.written)
+        except ValueError:
+            return None
+
 
 @attrs.frozen
 class Damage:

@@ -93,6 +93,13 @@ def class_of(event: OrderKeys) -> StatusClass:
     named = class_of_name(event.status)
     if named is StatusClass.REJECTED:
         order = event.order
-        if order.isTrigger or (order.timestamp and (ms_of(event.time) or 0) > order.timestamp):
+        if order.isTrigger or (order.timestamp and _ms(event.time) > order.timestamp):
             return StatusClass.REMOVED
     return named
+
+
+def _ms(time: str) -> int:
+    try:
+        return ms_of(time) or 0
+    except ValueError:
+        return 0  # foreign data with times of its own: nothing says that the order was live

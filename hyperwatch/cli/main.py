@@ -1,0 +1,119 @@
+"""The program: its commands, its configuration file, and how it ends.
+
+A setting comes from the first of: the command line, HYPERWATCH_<OPTION>, the TOML file, the default.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperwatch import __version__
+from hyperwatch.cli import run, simulate
+from hyperwatch.errors import HyperwatchError
+
+__all__ = ["main", "program"]
+
+
+@click.group("hyperwatch", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(version)s")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="HYPERWATCH_CONFIG",
+    show_envvar=True,
+    help="A TOML file of settings, named as the options are: at the top for every command, in [COMMAND] for one.",
+)
+@click.pass_context
+def program(context: click.Context, config: Path | None) -> None:
+    """A live, lossless WebSocket feed of a Hyperliquid node's order events."""
+    if config is not None:
+        context.default_map = _settings(config)
+
+
+for _command in (run.command, simulate.command):
+    program.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and ends the process: 0 done, 1 a fault, 2 bad input, 130 interrupted."""
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    try:
+        code = program.main(arguments, standalone_mode=False)
+    except (click.ClickException, click.Abort, HyperwatchError) as error:
+        return _fail(error)
+    except BaseExceptionGroup as group:
+        known, other = group.split(HyperwatchError)
+        if known is None or other is not None:
+            raise
+        return _fail(_first(known))
+    return code if isinstance(code, int) else 0
+
+
+def _first(group: BaseExceptionGroup[HyperwatchError]) -> HyperwatchError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _fail(error: click.ClickException | click.Abort | HyperwatchError) -> int:
+    """Says in one line on standard error what was wrong, and returns the exit code for it."""
+    code = 130 if isinstance(error, click.Abort) else error.exit_code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        message = error.format_message()
+    elif isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else "hyperwatch"
+        message = f"hyperwatch: {_line(error.format_message()).rstrip('.')}; see {path} --help"
+    elif isinstance(error, click.ClickException):
+        message = f"hyperwatch: {_line(error.format_message())}"
+    else:
+        message = f"hyperwatch: {_line(str(error)) or 'interrupted'}"
+    click.echo(message, err=True)
+    return code
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The default map, as click has it: for each command what the file says of it, and what it says of all.
+
+    Raises:
+        click.BadParameter: where the file is no TOML, or names an option that no command has.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path} is no TOML ({error})"
+        raise click.BadParameter(msg, param_hint="--config") from error
+    shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    every = {name: {str(param.name) for param in command.params} for name, command in program.commands.items()}
+    _refuse_unknown(path, document, every)
+    return {
+        name: {
+            option: value
+            for key, value in (shared | document.get(name, {})).items()
+            if (option := key.replace("-", "_")) in options
+        }
+        for name, options in every.items()
+    }
+
+
+def _refuse_unknown(path: Path, document: dict[str, Any], every: dict[str, set[str]]) -> None:
+    anywhere = set().union(*every.values())
+    for key, value in document.items():
+        known = every.get(key) if isinstance(value, dict) else anywhere
+        names = value if isinstance(value, dict) else [key]
+        for name in names:
+            if known is None or name.replace("-", "_") not in known:
+                msg = f"{path} sets {name!r}" + (f" in [{key}]" if isinstance(value, dict) else "") + ", no such option"
+                raise click.BadParameter(msg, param_hint="--config")

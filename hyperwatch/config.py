@@ -1,0 +1,62 @@
+"""What a service is told: one frozen value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+import attrs
+
+from hyperwatch.errors import UsageError
+from hyperwatch.node.streams import Layout
+
+__all__ = ["DEFAULT_DEADLINE_S", "DEFAULT_RING_BYTES", "Address", "Config", "default_workers"]
+
+DEFAULT_RING_BYTES = 64 * 1024 * 1024  # about two seconds of a busy day, as decoded
+DEFAULT_DEADLINE_S = 30.0  # a batch takes 0.1 s; the replaced system's work had 30 s
+
+
+@attrs.frozen
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `HOST:PORT`, `[IPV6]:PORT`. Port 0: any that is free.
+
+        Raises:
+            UsageError: where it is neither.
+        """
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):  # noqa: PLR2004  ports end there
+            what = f"--listen {text!r} is not HOST:PORT"
+            raise UsageError(what, "write it as 127.0.0.1:8000 or [::1]:8000")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def default_workers() -> int:
+    """A quarter of the cores, 1 to 4: the node comes first."""
+    return max(1, min(4, (os.cpu_count() or 1) // 4))
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The settings of `hyperwatch run`."""
+
+    data_dir: Path
+    listen: Address
+    layout: Layout | None = None
+    """None: the one with the newest data."""
+    workers: int = attrs.Factory(default_workers)
+    ring_bytes: int = DEFAULT_RING_BYTES
+    """What the warm head of the log may weigh in memory."""
+    deadline_s: float = DEFAULT_DEADLINE_S
+    """How long the workers may take over a batch."""

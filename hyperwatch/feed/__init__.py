@@ -1,0 +1,1 @@
+"""Who gets the log: subscriptions, and the connections that hold them."""

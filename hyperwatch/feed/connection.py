@@ -1,0 +1,254 @@
+"""One client: what it asks for, and its subscriptions that are behind.
+
+Two tasks: one reads what the client says (always, or its pings would go unanswered), one serves the subscriptions that
+are not at the head. At the head the hub pushes.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import trio
+from loguru import logger
+
+from hyperwatch.errors import CursorError, DataError
+from hyperwatch.feed.filters import doubtful_coins
+from hyperwatch.feed.hub import TELL_S, Hub
+from hyperwatch.feed.protocol import (
+    PONG,
+    Ping,
+    ProtocolError,
+    Subscribe,
+    Unsubscribe,
+    acknowledgement,
+    already_subscribed,
+    already_unsubscribed,
+    bad_cursor,
+    binary,
+    parse,
+)
+from hyperwatch.feed.subscription import Subscription
+from hyperwatch.feed.views import Message, Orders, View, gap, standing
+from hyperwatch.feed.wire import Socket
+from hyperwatch.log.batch import Entry
+from hyperwatch.log.cursor import covers
+from hyperwatch.log.past import Past
+from hyperwatch.log.reader import Reader
+
+__all__ = ["Connection"]
+
+_WAIT_S = 0.25  # for a head that has not got to where a subscription starts
+
+
+class Connection:
+    """A client's subscriptions.
+
+    Args:
+        socket: the way to the client; its owner closes it.
+        hub: pushes at the head.
+        past: opens the log at a cursor.
+    """
+
+    def __init__(self, socket: Socket, hub: Hub, past: Past) -> None:
+        self._socket = socket
+        self._hub = hub
+        self._past = past
+        self._subscriptions: dict[str, Subscription] = {}
+        self._numbers = itertools.count(1)
+        self._behind = trio.Event()
+        self._over: list[Subscription] = []
+
+    async def run(self) -> None:
+        """Serves the client until it is gone. Raises GoneError, in a group."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_behind)
+                await self._listen()
+        finally:
+            for subscription in [*self._subscriptions.values(), *self._over]:
+                self._hub.leave(subscription)
+                self._close_reader(subscription)
+
+    async def close(self, code: int, reason: str) -> None:
+        """The closing handshake; the caller bounds it."""
+        await self._socket.close(code, reason)
+
+    # What the hub and subscriptions see of a connection.
+
+    def offer(self, head: bytes, tail: bytes) -> bool:
+        """Sends without waiting; False where nothing was taken."""
+        taken = self._socket.offer(head, tail)
+        if self._socket.unfinished:
+            self.wake()
+        return taken
+
+    def wake(self) -> None:
+        """A subscription is behind, or part of a message is left."""
+        self._behind.set()
+
+    # What the client says.
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            try:
+                if isinstance(message, bytes):
+                    raise binary()
+                await self._obey(parse(message))
+            except ProtocolError as error:
+                await self._socket.send(error.message())
+
+    async def _obey(self, request: Ping | Subscribe | Unsubscribe) -> None:
+        match request:
+            case Ping():
+                await self._socket.send(PONG)
+            case Subscribe():
+                await self._subscribe(request)
+            case Unsubscribe():
+                await self._unsubscribe(request)
+
+    async def _subscribe(self, request: Subscribe) -> None:
+        name = request.id or self._free_id(request.view)
+        if name in self._subscriptions or (request.id is None and self._equal(request.view)):
+            raise already_subscribed(request.echo)
+        try:
+            cursor, reader = await self._past.start(request.start)
+        except (CursorError, DataError) as error:
+            raise bad_cursor(error, request) from error
+        subscription = Subscription(
+            request.view, name, self, cursor, self._hub.ring.end_serial, reader=reader, told_s=trio.current_time()
+        )
+        try:
+            if isinstance(request.view, Orders):
+                warnings = (*request.warnings, *doubtful_coins(request.view.filter, self._hub.coins()))
+                answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor.encode(), warnings=warnings)
+            else:
+                answer = acknowledgement("subscribe", request.echo)
+            await self._socket.send(answer)
+        except BaseException:
+            self._close_reader(subscription)
+            raise
+        self._subscriptions[name] = subscription
+        self.wake()
+
+    async def _unsubscribe(self, request: Unsubscribe) -> None:
+        found = self._subscriptions.get(request.id) if request.id else self._equal(request.view)
+        if found is None:
+            raise already_unsubscribed(request.echo)
+        del self._subscriptions[found.id]
+        found.over = True
+        self._hub.leave(found)
+        self._over.append(found)  # its reader may be at work: the serving task closes it
+        self.wake()
+        await self._socket.send(acknowledgement("unsubscribe", request.echo))
+
+    def _free_id(self, view: View) -> str:
+        if not isinstance(view, Orders):
+            return f"orderUpdates {view.user}"
+        return next(name for number in self._numbers if (name := str(number)) not in self._subscriptions)
+
+    def _equal(self, view: View | None) -> Subscription | None:
+        return next((found for found in self._subscriptions.values() if found.view == view), None)
+
+    # The subscriptions that are behind.
+
+    async def _serve_behind(self) -> None:
+        while True:
+            await self._behind.wait()
+            self._behind = trio.Event()
+            await self._socket.flush()
+            while behind := [found for found in self._subscriptions.values() if not found.live]:
+                for subscription in behind:
+                    if not subscription.over:
+                        await self._step(subscription)
+                self._close_over()
+            self._close_over()
+
+    async def _step(self, subscription: Subscription) -> None:
+        """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head."""
+        if subscription.partial is not None:
+            await self._send_entry(subscription, subscription.partial)
+            subscription.serial += 1
+        elif subscription.reader is not None:
+            await self._step_in_files(subscription, subscription.reader)
+        elif subscription.serial < self._hub.ring.first_serial:
+            await self._open_files(subscription)
+        elif (entry := self._hub.ring.at(subscription.serial)) is not None:
+            await self._send_entry(subscription, entry)
+            subscription.serial += 1
+        elif subscription.view.ours and not subscription.arrived:
+            subscription.arrived = True
+            await self._send(subscription, standing("live", subscription.cursor, self._hub.last))
+        elif not subscription.over:
+            self._hub.join(subscription)  # nothing was awaited since the look at the ring
+
+    async def _open_files(self, subscription: Subscription) -> None:
+        subscription.arrived = False
+        try:
+            subscription.reader = await self._past.open(subscription.cursor)
+        except (OSError, CursorError, DataError) as error:
+            await self._skip_to_ring(subscription, error)
+
+    async def _step_in_files(self, subscription: Subscription, reader: Reader) -> None:
+        seam = self._hub.ring.boundary(reader.cursor, self._past.log.rank)
+        if seam is None:
+            with trio.move_on_after(_WAIT_S):
+                await self._hub.published()
+            return
+        until, serial = seam
+        try:
+            batch = await self._past.next(reader, until)
+            if batch is None and not covers(reader.cursor, until, self._past.log.rank):
+                what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
+                raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it
+        except (OSError, CursorError, DataError) as error:
+            await self._skip_to_ring(subscription, error)
+            return
+        if batch is None:
+            self._close_reader(subscription)
+            subscription.cursor, subscription.serial = until, serial
+            return
+        for entry in batch.entries:
+            await self._send_entry(subscription, entry)
+            if subscription.over:
+                return
+        subscription.cursor = batch.after
+
+    async def _skip_to_ring(self, subscription: Subscription, error: Exception) -> None:
+        """What lies between cannot be read: says so, and goes on with what the ring holds."""
+        logger.error("subscription {} of {} misses a part of the log: {}", subscription.id, self._socket.peer, error)
+        self._close_reader(subscription)
+        before = subscription.cursor
+        subscription.cursor, subscription.serial, subscription.sent = (
+            self._hub.ring.start,
+            self._hub.ring.first_serial,
+            0,
+        )
+        if isinstance(subscription.view, Orders):
+            await self._send(subscription, gap(subscription.view.stream, "unreadable", before, subscription.cursor))
+
+    async def _send_entry(self, subscription: Subscription, entry: Entry) -> None:
+        messages = subscription.view.messages(entry)
+        for message in messages[subscription.sent :]:
+            await self._send(subscription, message)
+        subscription.sent, subscription.partial = 0, None
+        subscription.cursor = entry.after
+        now = trio.current_time()
+        if subscription.view.ours and now - subscription.told_s >= TELL_S:
+            subscription.told_s = now
+            await self._send(subscription, standing("cursor", entry.after, entry))
+        elif not messages:
+            await trio.lowlevel.checkpoint()  # many entries may match nothing; others want to run too
+
+    async def _send(self, subscription: Subscription, message: Message) -> None:
+        await self._socket.send(subscription.head(message), message.tail)
+        subscription.seq += 1
+
+    def _close_over(self) -> None:
+        while self._over:
+            self._close_reader(self._over.pop())
+
+    def _close_reader(self, subscription: Subscription) -> None:
+        if subscription.reader is not None:
+            subscription.reader.close()
+            subscription.reader = None

@@ -1,0 +1,194 @@
+"""What a subscription makes of the log: an entry in, messages out. Pure.
+
+Views are values: equal ones share their messages. The bytes of a message are the same for every subscriber of a view
+but for what stands before its tail (`id` and `seq` for our own types, nothing for official ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import attrs
+import msgspec
+
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.log.batch import Entry
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.node.events import Raw
+from hyperwatch.node.keys import OrderKeys
+from hyperwatch.node.statuses import OFFICIAL
+from hyperwatch.node.times import ms_of
+
+__all__ = ["MESSAGE_BYTES", "Message", "OrderUpdates", "Orders", "View", "gap", "standing"]
+
+MESSAGE_BYTES = 1024 * 1024 - 1024  # every client library's default limit is 1 MiB; the rest is for id and seq
+
+
+@attrs.frozen
+class Message:
+    """A message but for what differs between subscribers."""
+
+    channel: bytes
+    """Of our own types: the channel whose `id` and `seq` go before the tail. Official messages: b""."""
+    tail: bytes
+
+
+@attrs.frozen
+class Orders:
+    """`orders`: every event that matches, as the node wrote it."""
+
+    filter: OrderFilter
+    stream: str = "node_order_statuses"
+
+    ours = True
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """At most one message; none where nothing matches."""
+        run = entry.run
+        if self.filter.everything:
+            events, places = run.events, _places(entry.first, range(len(run.events)))
+        else:
+            chosen = self.filter.select(run.keys)
+            events, places = [run.events[number] for number in chosen], _places(entry.first, chosen)
+        if not events:
+            return ()
+        body = b",".join(events)
+        if len(body) + _AROUND_BYTES > MESSAGE_BYTES:
+            return (_too_large(self.stream, entry),)
+        return (Message(b"orders", b"%s,%s%s" % (_where(entry), b'"index":%s,"events":[' % places, body + b"]}}")),)
+
+
+@attrs.frozen
+class OrderUpdates:
+    """The official `orderUpdates` of one account."""
+
+    user: str
+
+    ours = False
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """One message for the entry's official updates; an update whose status is not official travels alone.
+
+        Clients with closed enums fail a whole message for one string that they do not know.
+        """
+        groups: list[list[bytes]] = []
+        unofficial = True
+        for event, keys in zip(entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys), strict=True):
+            if keys.user != self.user:
+                continue
+            if unofficial or keys.status not in OFFICIAL:
+                groups.append([])
+            groups[-1].append(_update(event, _status_ms(keys, entry)))
+            unofficial = keys.status not in OFFICIAL
+        return [
+            Message(b"", b'{"channel":"orderUpdates","data":[%s],"user":"%s"}' % (b",".join(group), self.user.encode()))
+            for group in groups
+        ]
+
+
+View = Orders | OrderUpdates
+
+
+def standing(channel: Literal["live", "cursor"], cursor: Cursor, entry: Entry | None) -> Message:
+    """Where a subscription stands: everything before has been sent, matched or not.
+
+    Args:
+        channel: `live` where it has just reached the head.
+        cursor: the place.
+        entry: what was read last before it; None where nothing has been read yet.
+    """
+    if entry is None:
+        block = cursor.block if isinstance(cursor.block, int) else None
+        where, written_ms, read_ms = _position(cursor, block, None), None, None
+    else:
+        where = _position(cursor, entry.run.block, entry.run.time_ms)
+        written_ms, read_ms = entry.run.written_ms, entry.read_ms
+    times = b',"writeTime":%s,"readTime":%s}}' % (_number(written_ms), _number(read_ms))
+    return Message(channel.encode(), where + times)
+
+
+def gap(stream: str, reason: str, before: Cursor, after: Cursor) -> Message:
+    """`gap`: what lies between two places cannot be delivered."""
+    body = b',"stream":"%s","reason":"%s","from":%s,"to":%s,"readable":false}}'
+    ends = (_edge(before), _edge(after))
+    return Message(b"gap", _position(after, *_block_of(after)) + body % (stream.encode(), reason.encode(), *ends))
+
+
+# The longest that stands around the events: cursor, numbers, channel, id and seq.
+_AROUND_BYTES = 2048
+
+
+def _where(entry: Entry) -> bytes:
+    run = entry.run
+    where = _position(entry.after, run.block, run.time_ms)
+    return where + b',"late":true' if entry.late else where
+
+
+def _position(cursor: Cursor, block: int | None, block_time_ms: int | None) -> bytes:
+    text = cursor.encode().encode()
+    return b'"cursor":"%s","blockNumber":%s,"blockTime":%s' % (text, _number(block), _number(block_time_ms))
+
+
+def _number(value: int | None) -> bytes:
+    return b"null" if value is None else b"%d" % value
+
+
+def _places(first: int, chosen: Sequence[int]) -> bytes:
+    """The first place where they are consecutive, else the list."""
+    if not chosen:
+        return b"null"
+    if chosen[-1] - chosen[0] == len(chosen) - 1:
+        return b"%d" % (first + chosen[0])
+    return b"[%s]" % b",".join(b"%d" % (first + number) for number in chosen)
+
+
+def _block_of(cursor: Cursor) -> tuple[int | None, int | None]:
+    """(block number, time in ms) as far as a cursor knows: the one in envelopes, the other in the plain layout."""
+    if isinstance(cursor.block, int):
+        return cursor.block, None
+    return None, ms_of(cursor.block or "")
+
+
+def _edge(cursor: Cursor) -> bytes:
+    block, time_ms = _block_of(cursor)
+    return b'{"block":%s,"time":%s,"index":%d}' % (_number(block), _number(time_ms), cursor.count)
+
+
+def _too_large(stream: str, entry: Entry) -> Message:
+    """A run is at most RUN_BYTES long unless it is a single event: that event cannot be a message."""
+    place = b'{"block":%s,"time":%s,"index":%d}' % (_number(entry.run.block), _number(entry.run.time_ms), entry.first)
+    body = b',"stream":"%s","reason":"event-too-large","from":%s,"to":%s,"readable":true}}'
+    return Message(b"gap", _where(entry) + body % (stream.encode(), place, place))
+
+
+def _status_ms(keys: OrderKeys, entry: Entry) -> int:
+    """When the status came about: the event's own time, else its block's."""
+    try:
+        own = ms_of(keys.time)
+    except ValueError:
+        own = None
+    return own or entry.run.time_ms or 0
+
+
+class _Event(msgspec.Struct, gc=False):
+    """An event as far as the official shape goes; the order's values stay the node's own bytes."""
+
+    status: str
+    order: dict[str, msgspec.Raw]
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+_OFFICIAL_KEYS = ("coin", "side", "limitPx", "sz", "oid", "timestamp", "origSz", "cloid")
+
+
+def _update(event: Raw, time_ms: int) -> bytes:
+    """One event of the node as the official API has it: `cloid` is left out where there is none."""
+    known = _EVENT.decode(event)
+    order = b",".join(
+        b'"%s":%s' % (key.encode(), value)
+        for key in _OFFICIAL_KEYS
+        if (value := known.order.get(key)) is not None and bytes(value) != b"null"
+    )
+    status = msgspec.json.encode(known.status)
+    return b'{"order":{%s},"status":%s,"statusTimestamp":%d}' % (order, status, time_ms)
