@@ -23,7 +23,7 @@ test-slow: .venv/dev-stamp
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async hyperwatch tests
+	$(BIN)/flake8-async --startable-in-context-manager=run,serve $$(find hyperwatch tests -name "*.py")
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -68,7 +68,9 @@ class Feed:
         return cls(log, ring, hub, head, server)
 
 
-async def run(config: Config, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(  # noqa: ASYNC128  `serve` calls started()
+    config: Config, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
     """The sidecar: follows a node's order statuses and serves them until a signal.
 
     Args:

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from hyperwatch.cli.simulate import command
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import FILLS, ORDERS, STREAMS, Layout, Stream, sniff
-from hyperwatch.simulate import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, decimal, stamp
 from hyperwatch.simulate import writer as writer_module
 from hyperwatch.simulate.market import MAX_RESTING, Market
+from hyperwatch.simulate.shapes import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, decimal, stamp
 from hyperwatch.simulate.writer import simulate
 
 NOON = int(datetime(2026, 5, 5, 12, 30, tzinfo=UTC).timestamp()) * 10**9

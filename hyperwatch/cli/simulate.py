@@ -13,7 +13,7 @@ import click
 
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import STREAMS, Layout, Stream
-from hyperwatch.simulate import Faults
+from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
 
 __all__ = ["command"]

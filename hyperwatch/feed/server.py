@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import trio
 from loguru import logger
 
@@ -67,7 +65,7 @@ class Server:
             self._gone.set()
             logger.info("client {} left, {} now", peer, len(self.connections))
 
-    def _answer(self, path: str) -> Literal[101, 404, 503]:
+    def _answer(self, path: str) -> int:
         if self._closing:
             return 503
         return 101 if path.partition("?")[0] == _PATH else 404

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import trio
 import trio_websocket
@@ -20,6 +19,8 @@ __all__ = ["GoneError", "RefusedError", "Socket", "accept"]
 _INBOUND_BYTES = 1024 * 1024  # a filter of 20,000 users fits
 _TEXT = 0x81  # FIN and opcode 1
 _SHORT, _MEDIUM = 126, 65536
+_SWITCHING = 101
+_REFUSALS: dict[int, bytes] = {404: b"the feed is at /ws\n", 503: b"shutting down\n"}
 
 
 class GoneError(Exception):
@@ -159,15 +160,13 @@ class Socket:
 
 
 @asynccontextmanager
-async def accept(
-    stream: trio.SocketStream, handshake_s: float, answer: Callable[[str], Literal[101, 404, 503]]
-) -> AsyncIterator[Socket]:
+async def accept(stream: trio.SocketStream, handshake_s: float, answer: Callable[[str], int]) -> AsyncIterator[Socket]:
     """Does the handshake and yields the connection; in the end the stream is closed, by force if need be.
 
     Args:
         stream: just accepted.
         handshake_s: after that long without a complete handshake the client is let go.
-        answer: the HTTP status for a path; anything but 101 refuses.
+        answer: the HTTP status for a path: 101 accepts, 404 and 503 refuse.
 
     Raises:
         RefusedError: where there was no handshake.
@@ -194,14 +193,13 @@ async def _handshake(
         waiting.start_soon(_refuse_when_closed, stream)
         request = await trio_websocket.wrap_server_stream(nursery, stream, max_message_size=_INBOUND_BYTES)
         status = answer(request.path)
-        if status != 101:  # noqa: PLR2004  Switching Protocols
-            await request.reject(status, body=b"the feed is at /ws\n" if status == 404 else b"shutting down\n")  # noqa: PLR2004
+        if status != _SWITCHING:
+            await request.reject(status, body=_REFUSALS[status])
             msg = f"answered {status} to {request.path!r}"
             raise RefusedError(msg)
         websocket = await request.accept()
         waiting.cancel_scope.cancel("the handshake is done")
-        return websocket
-    raise AssertionError  # pragma: no cover  a nursery that is cancelled by its own body does not get here
+    return websocket
 
 
 async def _refuse_when_closed(stream: _OwnedStream) -> None:

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "open_source", "zstd"]
 
 
 class Source(Protocol):
@@ -56,11 +56,13 @@ class RecordedFile:
         self._damage: Exception | None = None
 
     def read(self, offset: int, count: int) -> bytes:
+        data = b""
         if self._held_from <= offset <= self._held_from + len(self._held):
-            data = self._held[offset - self._held_from :][:count]
+            data = self._held[offset - self._held_from :]
+            if len(data) >= count:
+                return data[:count]  # the held bytes stay: the file stands at their end
         else:
             self._file.seek(offset)
-            data = b""
         data = self._fill(data, count)
         if len(data) < count and self._damage is None and data and not data.endswith(b"\n"):
             data += b"\n"

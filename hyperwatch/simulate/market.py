@@ -12,7 +12,19 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from hyperwatch.simulate import BLOCK_GAP_NS, COINS, Block, Coin, Dice, Order, Pool, decimal, moved, order_json, stamp
+from hyperwatch.simulate.shapes import (
+    BLOCK_GAP_NS,
+    COINS,
+    Block,
+    Coin,
+    Dice,
+    Order,
+    Pool,
+    decimal,
+    moved,
+    order_json,
+    stamp,
+)
 
 __all__ = ["MAX_RESTING", "Market"]
 

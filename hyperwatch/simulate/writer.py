@@ -17,8 +17,8 @@ from typing import Self
 
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import STREAMS, Layout, Stream
-from hyperwatch.simulate import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, stamp
 from hyperwatch.simulate.market import Market
+from hyperwatch.simulate.shapes import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, stamp
 
 __all__ = ["MARKER", "Writer", "simulate"]
 

@@ -1,0 +1,147 @@
+"""What several tests use: made-up node lines, the real recordings where they are, and a client."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio_websocket
+
+from hyperwatch import service
+from hyperwatch.config import Address, Config
+from hyperwatch.log.batch import Batch
+from hyperwatch.node.streams import ORDERS, Layout, Stream
+
+SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+needs_samples = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason="the real recordings are not part of the repository; beside it they are tested against"
+)
+
+USER = "0x" + "ab" * 20
+TIME = "2026-05-05T17:39:13.024084407"
+TIME_MS = 1778002753024
+
+
+def sample(name: str) -> bytes:
+    """The contents of a recording."""
+    return gzip.decompress((SAMPLES / name).read_bytes())
+
+
+def event(number: int = 0, *, status: str = "open", coin: str = "BTC", user: str = USER, **order: object) -> bytes:
+    """One order status as a node writes it; `number` is its oid."""
+    body = {
+        "coin": coin, "side": "B", "limitPx": "65045.0", "sz": "0.0003", "oid": number, "timestamp": TIME_MS,
+        "triggerCondition": "N/A", "isTrigger": False, "triggerPx": "0.0", "children": [], "isPositionTpsl": False,
+        "reduceOnly": False, "orderType": "Limit", "origSz": "0.0003", "tif": "Alo", "cloid": None, **order,
+    }  # fmt: skip
+    whole = {"time": TIME, "user": user, "hash": None, "builder": None, "status": status, "order": body}
+    return json.dumps(whole, separators=(",", ":")).encode()
+
+
+def line(block: int, events: Iterable[bytes]) -> bytes:
+    """An envelope with its newline."""
+    head = f'{{"local_time":"2026-05-05T17:39:13.5","block_time":"{TIME}","block_number":{block},"events":['
+    return head.encode() + b",".join(events) + b"]}\n"
+
+
+def lines_of(layout: Layout, blocks: Sequence[tuple[int, Sequence[bytes]]]) -> bytes:
+    """The same blocks in one of the layouts."""
+    if layout is Layout.BY_BLOCK:
+        return b"".join(line(number, events) for number, events in blocks)
+    if layout is Layout.STREAMING:
+        return b"".join(line(number, [each]) for number, events in blocks for each in events)
+    return b"".join(each + b"\n" for _, events in blocks for each in events)
+
+
+def hour_file(root: Path, name: str, layout: Layout = Layout.STREAMING, stream: Stream = ORDERS) -> Path:
+    """The path of an hour file, its directory made."""
+    path = root / stream.directory(layout) / "hourly" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def append(path: Path, data: bytes) -> None:
+    """As a node does."""
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def events_of(batches: Iterable[Batch]) -> list[tuple[int | None, int, bytes]]:
+    """(block, index, event) of everything in some batches."""
+    return [
+        (entry.run.block, entry.first + number, bytes(raw))
+        for batch in batches
+        for entry in batch.entries
+        for number, raw in enumerate(entry.run.events)
+    ]
+
+
+@attrs.define
+class Client:
+    """A plain WebSocket client of the feed."""
+
+    socket: trio_websocket.WebSocketConnection
+
+    async def say(self, message: object) -> None:
+        await self.socket.send_message(json.dumps(message))
+
+    async def hear(self, *channels: str) -> dict[str, Any]:
+        """The next message on one of these channels; of any where none is named."""
+        while True:
+            message: dict[str, Any] = json.loads(await self.socket.get_message())
+            if not channels or message["channel"] in channels:
+                return message
+
+    async def subscribe(self, **subscription: object) -> dict[str, Any]:
+        """Subscribes and returns the answer."""
+        await self.say({"method": "subscribe", "subscription": subscription})
+        return await self.hear("subscriptionResponse", "error")
+
+    async def collect(self, count: int) -> list[tuple[int | None, int, str]]:
+        """(block, index, event as text) of the next `count` events of `orders`."""
+        got: list[tuple[int | None, int, str]] = []
+        while len(got) < count:
+            got += places_of((await self.hear("orders"))["data"])
+        return got
+
+
+def places_of(data: dict[str, Any]) -> list[tuple[int | None, int, str]]:
+    """(block, index, event as text) of one `orders` message."""
+    index = data["index"]
+    places = index if isinstance(index, list) else range(index, index + len(data["events"]))
+    return [
+        (data["blockNumber"], place, json.dumps(each, separators=(",", ":")))
+        for place, each in zip(places, data["events"], strict=True)
+    ]
+
+
+@asynccontextmanager
+async def connected(port: int, *, path: str = "/ws") -> AsyncIterator[Client]:
+    """A client of a server on this machine."""
+    url = f"ws://127.0.0.1:{port}{path}"
+    async with trio_websocket.open_websocket_url(url, max_message_size=2**21, message_queue_size=8) as socket:
+        yield Client(socket)
+
+
+@asynccontextmanager
+async def running(data_dir: Path, **settings: Any) -> AsyncIterator[int]:  # noqa: ANN401  Config checks them
+    """The sidecar in this process, on any free port, which is yielded."""
+    config = Config(**{"data_dir": data_dir, "listen": Address("127.0.0.1", 0), "workers": 2, **settings})
+    async with trio.open_nursery() as nursery:
+        port: int = await nursery.start(partial(service.run, config))
+        yield port
+        nursery.cancel_scope.cancel("the test is over")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what other tasks do; the test's own timeout bounds it."""
+    while not condition():
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,58 @@
+"""Places in the log."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperwatch.errors import CursorError
+from hyperwatch.log.cursor import Cursor, FilePlace, covers
+from hyperwatch.node.streams import hour_rank
+
+naturals = st.integers(0, 2**50)
+hours = st.integers(0, 23).map("20260505/{}".format)
+places = st.lists(st.builds(FilePlace, hours, naturals, naturals), max_size=2).map(tuple)
+cursors = st.builds(Cursor, st.text(max_size=40), places, st.none() | naturals | st.text(max_size=30), naturals)
+
+
+@given(cursors)
+def test_a_cursor_comes_back_from_a_client_as_it_went(cursor: Cursor) -> None:
+    assert Cursor.decode(cursor.encode()) == cursor
+
+
+@pytest.mark.parametrize("text", ["", "x", "äöü", "W10", "WzFd", "{}", "WzEsMiwzLDQsNV0", "A" * 10_000])
+def test_a_damaged_cursor_is_an_error_that_says_how_to_go_on(text: str) -> None:
+    with pytest.raises(CursorError, match=r"damaged.*earliest"):
+        Cursor.decode(text)
+
+
+def test_a_cursor_of_another_version_is_an_error() -> None:
+    text = "Wzk5LCJ4IixbXSxudWxsLDBd"  # [99,"x",[],null,0]
+    with pytest.raises(CursorError, match="version 99"):
+        Cursor.decode(text)
+
+
+def at(*files: tuple[str, int, int]) -> Cursor:
+    return Cursor("x", tuple(FilePlace(*file) for file in files))
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "covered"),
+    [
+        (at(), at(), True),
+        (at(("20260505/9", 5, 0)), at(), True),
+        (at(), at(("20260505/9", 5, 0)), False),
+        (at(("20260505/9", 5, 0)), at(("20260505/9", 5, 0)), True),
+        (at(("20260505/9", 5, 0)), at(("20260505/9", 5, 1)), False),
+        (at(("20260505/9", 6, 0)), at(("20260505/9", 5, 1)), True),
+        (at(("20260505/10", 0, 0)), at(("20260505/9", 5, 0)), True),
+        (at(("20260505/9", 9, 0)), at(("20260505/10", 5, 0)), False),
+        (at(("20260505/9", 9, 0)), at(("20260505/10", 0, 0)), True),
+        (at(("20260505/9", 9, 0), ("20260505/10", 5, 0)), at(("20260505/9", 9, 0), ("20260505/10", 6, 0)), False),
+        (at(("20260505/9", 8, 0), ("20260505/10", 7, 0)), at(("20260505/9", 9, 0), ("20260505/10", 6, 0)), False),
+        (at(("20260505/9", 9, 0), ("20260505/10", 7, 0)), at(("20260505/9", 9, 0), ("20260505/10", 6, 0)), True),
+    ],
+)
+def test_a_cursor_covers_what_lies_before_it_in_every_file(*, later: Cursor, earlier: Cursor, covered: bool) -> None:
+    assert covers(later, earlier, hour_rank) is covered
