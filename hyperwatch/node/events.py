@@ -5,6 +5,8 @@ The node's bytes are kept as they are. Decoded are the envelope and, of each eve
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import attrs
 import msgspec
 
@@ -76,6 +78,19 @@ class _Envelope(msgspec.Struct, gc=False):
     events: list[msgspec.Raw]
 
 
+class _Plain(NamedTuple):
+    """A line of the plain layout, in the words of the others."""
+
+    local_time: str
+    block_time: str
+    block_number: int | None
+    events: list[bytes]
+
+
+_Row = tuple[_Envelope | _Plain, list[Keys]]
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
 _ENVELOPE: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 
 
@@ -105,74 +120,88 @@ class Decoder:
 
     def feed(self, piece: bytes) -> None:
         """Decodes whole lines that follow those fed before. Damaged lines are set aside; nothing is raised for them."""
-        read = self._plain if self._layout is Layout.PLAIN else self._envelope
-        ascii_only = piece.isascii()
-        for line in piece.split(b"\n")[:-1]:
-            end = self._offset + len(line) + 1
+        lines = piece.split(b"\n")
+        lines.pop()
+        self.lines += len(lines)
+        try:
+            rows = self._rows(piece, len(lines))
+        except _UNREADABLE:
+            self._feed_one_by_one(lines)
+            return
+        for line, row in zip(lines, rows, strict=True):
+            self._take(row, len(line) + 1)
+
+    def _feed_one_by_one(self, lines: list[bytes]) -> None:
+        for line in lines:
             try:
-                if not ascii_only:
-                    line.decode()  # the parser skips over strings without a look; a text frame may not
-                read(line, end)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                (row,) = self._rows(line + b"\n", 1)
+                self._take(row, len(line) + 1)
+            except _UNREADABLE as error:
                 reason = f"{type(error).__name__}: {error}"
                 self.damage.append(Damage(self._offset, len(line) + 1, reason, line[:_BYTES_KEPT]))
-            self._offset = end
-            self._skip = 0
-            self.lines += 1
+                self._offset += len(line) + 1
+                self._skip = 0
 
-    def _envelope(self, line: bytes, end: int) -> None:
-        envelope = _ENVELOPE.decode(line)
+    def _rows(self, piece: bytes, count: int) -> list[_Row]:
+        """What each of the piece's lines says; raises one of _UNREADABLE where any of them cannot be read.
+
+        The whole piece goes to the parser at once: its events are then views into the piece, where line by line each
+        would keep a copy of its line alive.
+        """
+        if not piece.isascii():
+            piece.decode()  # the parser skips over strings without a look; a text frame may not
         decode = self._keys
-        keys = [decode(event) for event in envelope.events]
-        fresh = self._layout is Layout.BY_BLOCK
-        last = self.runs[-1] if self.runs and not fresh else None
-        if last and last.block == envelope.block_number and last.size_bytes + len(line) <= RUN_BYTES and not self._skip:
+        if self._layout is Layout.PLAIN:
+            return [_plain_row(event, decode(event)) for event in piece.split(b"\n")[:-1]]
+        envelopes = _ENVELOPE.decode_lines(piece)
+        if len(envelopes) != count:
+            msg = "a blank line"
+            raise ValueError(msg)
+        block = None
+        rows: list[_Row] = []
+        for envelope in envelopes:
+            if envelope.block_number != block:
+                block = envelope.block_number
+                ms_of(envelope.block_time)
+            rows.append((envelope, [decode(event) for event in envelope.events]))
+        return rows
+
+    def _take(self, row: _Row, length: int) -> None:
+        """Adds a line's events to the last run, or begins a new one."""
+        envelope, keys = row
+        begin, self._offset = self._offset, self._offset + length
+        last = self.runs[-1] if self.runs and self._layout is not Layout.BY_BLOCK and not self._skip else None
+        if (
+            last
+            and last.block == envelope.block_number
+            and last.time == envelope.block_time
+            and last.size_bytes + length <= RUN_BYTES
+        ):
             last.events += envelope.events
             last.keys += keys
-            last.size_bytes += len(line)
+            last.size_bytes += length
             last.written = envelope.local_time
-            last.end = end
+            last.end = self._offset
             return
         run = Run(
             block=envelope.block_number,
             time=envelope.block_time,
             time_ms=ms_of(envelope.block_time),
             written=envelope.local_time,
-            fresh=fresh,
+            fresh=self._layout is Layout.BY_BLOCK,
             events=list(envelope.events),
             keys=keys,
-            size_bytes=len(line),
+            size_bytes=length,
             skipped=0,
-            end=end,
+            end=self._offset,
             taken=0,
         )
-        self.runs += _split(run, self._skip, self._offset)
+        self.runs += _split(run, self._skip, begin)
+        self._skip = 0
 
-    def _plain(self, line: bytes, end: int) -> None:
-        keys = self._keys(line)
-        last = self.runs[-1] if self.runs else None
-        when = keys.when
-        if last and last.time == when and last.size_bytes + len(line) <= RUN_BYTES:
-            last.events.append(line)
-            last.keys.append(keys)
-            last.size_bytes += len(line)
-            last.end = end
-        else:
-            self.runs.append(
-                Run(
-                    block=None,
-                    time=when,
-                    time_ms=ms_of(when),
-                    written="",
-                    fresh=False,
-                    events=[line],
-                    keys=[keys],
-                    size_bytes=len(line),
-                    skipped=0,
-                    end=end,
-                    taken=0,
-                )
-            )
+
+def _plain_row(event: bytes, keys: Keys) -> _Row:
+    return _Plain("", keys.when, None, [event]), [keys]
 
 
 def _split(run: Run, skip: int, offset: int) -> list[Run]:

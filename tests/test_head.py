@@ -1,0 +1,372 @@
+"""The head: tail, batcher, workers, ring. First the ten behaviours that broke the system before this one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from loguru import logger
+
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Tree
+from hyperwatch.log.head import Head
+from hyperwatch.log.ring import Ring
+from hyperwatch.node.streams import ORDERS, Layout
+from support import append, event, events_of, hour_file, line, lines_of, until
+
+SHORT = b'{"user":"0x","status":"open","order":{"coin":"B"}}\n'
+HOUR = "20260505/9"
+
+
+@attrs.define
+class Signal:
+    """A fake of log.watch.Watch: the test says when something has changed."""
+
+    changed: trio.Event = attrs.Factory(trio.Event)
+    waiting: bool = False
+
+    def follow(self, directories: Iterable[Path]) -> None:
+        """Nothing to do: the test tells."""
+
+    async def wait(self) -> bool:
+        self.waiting = True
+        await self.changed.wait()
+        self.waiting = False
+        self.changed = trio.Event()
+        return True
+
+
+@attrs.define
+class Gate:
+    """What workers do between pieces: pass while it is open, else wait, ready to be cancelled."""
+
+    open: threading.Event = attrs.Factory(threading.Event)
+
+    def __call__(self) -> None:
+        trio.from_thread.check_cancelled()
+        while not self.open.wait(0.001):
+            trio.from_thread.check_cancelled()
+
+
+@attrs.define
+class Rig:
+    """A head on a directory, and what it delivered."""
+
+    root: Path
+    layout: Layout = Layout.STREAMING
+    batches: list[Batch] = attrs.Factory(list)
+    signal: Signal = attrs.Factory(Signal)
+    gate: Gate = attrs.Factory(Gate)
+
+    @property
+    def path(self) -> Path:
+        return hour_file(self.root, HOUR, self.layout)
+
+    def head(self, *, grows: bool = True, workers: int = 4, deadline_s: float = 60) -> Head:
+        start = Cursor(ORDERS.directory(self.layout))
+        changes = self.signal if grows else None
+        return Head(
+            Tree(self.root, ORDERS, self.layout), start, Ring(start, 2**20), self.deliver,
+            changes=changes, workers=workers, deadline_s=deadline_s, pause=self.gate,
+        )  # fmt: skip
+
+    async def deliver(self, batch: Batch) -> int:
+        self.batches.append(batch)
+        await trio.lowlevel.checkpoint()
+        return 0
+
+    async def write(self, data: bytes) -> None:
+        append(self.path, data)
+        await until(lambda: self.signal.waiting)
+        self.signal.changed.set()
+        await until(lambda: not self.signal.waiting)
+
+    def numbers(self) -> list[int | None]:
+        return [block for block, _, _ in events_of(self.batches)]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    rig = Rig(tmp_path)
+    append(rig.path, b"")
+    rig.gate.open.set()
+    return rig
+
+
+async def during(head: Head, body: Callable[[], Awaitable[None]]) -> None:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(head.run)
+            await body()
+            head.stop()
+
+
+async def test_01_the_buffer_is_handed_over_before_it_is_processed(rig: Rig) -> None:
+    head = rig.head()
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await until(lambda: head.limiter.borrowed_tokens == 1)
+        # The first batch is stuck in its worker, and the tail is already free to take the next.
+        await rig.write(line(2, [event(2)]))
+        await until(lambda: head.counters.batches == 2)
+        assert rig.batches == []
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 2)
+
+    await during(head, body)
+    assert rig.numbers() == [1, 2]
+
+
+async def test_02_reading_goes_on_during_processing_and_nothing_is_lost(rig: Rig) -> None:
+    head = rig.head()
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(0, [event(0)]))
+        for number in range(1, 200):
+            append(rig.path, line(number, [event(number)]))
+        rig.gate.open.set()
+        await rig.write(line(200, [event(200)]))
+        await until(lambda: len(rig.numbers()) == 201)
+
+    await during(head, body)
+    assert rig.numbers() == list(range(201))
+
+
+async def test_03_a_batch_in_flight_is_independent_of_later_reads(rig: Rig) -> None:
+    head = rig.head()
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]) + line(1, [event(2)]))
+        await until(lambda: head.limiter.borrowed_tokens == 1)
+        await rig.write(line(2, [event(3)]))
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 2)
+
+    await during(head, body)
+    assert [events_of([batch]) for batch in rig.batches] == [
+        [(1, 0, event(1)), (1, 1, event(2))],
+        [(2, 0, event(3))],
+    ]
+
+
+async def test_04_two_batches_are_processed_at_once(rig: Rig) -> None:
+    head = rig.head()
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await rig.write(line(2, [event(2)]))
+        await until(lambda: head.limiter.borrowed_tokens == 2)
+        # and not three: the channel between batcher and collector bounds them
+        await rig.write(line(3, [event(3)]))
+        await trio.testing.wait_all_tasks_blocked()
+        assert head.limiter.borrowed_tokens == 2
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 3)
+
+    await during(head, body)
+    assert rig.numbers() == [1, 2, 3]
+
+
+async def test_05_an_exception_leaves_no_residue(rig: Rig) -> None:
+    head = rig.head()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]) + b"no JSON\n" + line(1, [event(2)]))
+        await until(lambda: len(rig.batches) == 1)
+        await rig.write(line(2, [event(3)]))
+        await until(lambda: len(rig.batches) == 2)
+        assert head.limiter.borrowed_tokens == 0
+
+    await during(head, body)
+    assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, event(2)), (2, 0, event(3))]
+    assert [len(batch.damage) for batch in rig.batches] == [1, 0]
+    assert head.counters.failures == 1
+
+
+_PEAK = textwrap.dedent(
+    """
+    import resource, sys, trio
+    from pathlib import Path
+    from loguru import logger
+    from hyperwatch.log.cursor import Cursor
+    from hyperwatch.log.files import Tree
+    from hyperwatch.log.head import Head
+    from hyperwatch.log.ring import Ring
+    from hyperwatch.node.streams import ORDERS, Layout
+
+    logger.remove()
+    events = 0
+
+    async def deliver(batch):
+        global events
+        events += batch.events
+        return 0
+
+    start = Cursor(ORDERS.directory(Layout.STREAMING))
+    head = Head(Tree(Path(sys.argv[1]), ORDERS, Layout.STREAMING), start, Ring(start, 16 * 2**20), deliver, workers=2)
+    trio.run(head.run)
+    print(events, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+)
+
+
+def peak_mib(root: Path, lines: int) -> int:
+    path = hour_file(root, HOUR)
+    with path.open("wb") as file:
+        for start in range(0, lines, 10_000):
+            file.write(b"".join(line(number // 100, [SHORT[:-1]]) for number in range(start, start + 10_000)))
+    done = subprocess.run([sys.executable, "-c", _PEAK, str(root)], check=True, capture_output=True, text=True)  # noqa: S603  our own program
+    path.unlink()
+    events, peak = map(int, done.stdout.split())
+    assert events == lines
+    return peak
+
+
+def test_06_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
+    peak = peak_mib(tmp_path, 1_000_000)
+    logger.info("peak resident memory for a backlog of 1,000,000 lines: {} MiB", peak)
+
+    # About 190 from 400,000 lines on, however many follow; all of these decoded at once are over 700.
+    assert peak < 256
+
+
+async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts: list[tuple[int, int]] = []
+    decode = sys.modules["hyperwatch.log.head"].decode
+
+    def recording(stream: object, layout: object, span: object, cut: tuple[int, int], pause: object) -> object:
+        cuts.append(cut)
+        return decode(stream, layout, span, cut, pause)
+
+    monkeypatch.setattr("hyperwatch.log.head.decode", recording)
+    rig.path.write_bytes(SHORT * 25_433)
+    await rig.head(grows=False).run()
+
+    assert len(cuts) == 4
+    sizes = [(end - start) / len(SHORT) for start, end in cuts]
+    assert sum(sizes) == 25_433
+    assert max(sizes) - min(sizes) <= 1
+
+
+async def test_08_all_workers_are_joined(rig: Rig) -> None:
+    rig.layout = Layout.PLAIN
+    rig.path.write_bytes(SHORT * 20_000)
+    head = rig.head(grows=False)
+    await head.run()
+
+    assert [batch.lines for batch in rig.batches] == [20_000]
+    assert head.limiter.statistics().borrowed_tokens == 0
+    assert trio.testing.active_thread_count() == 0
+
+
+async def test_09_a_batch_of_150_000_short_lines_becomes_100_000_and_50_000(rig: Rig) -> None:
+    rig.layout = Layout.PLAIN
+    rig.path.write_bytes(SHORT * 150_000)
+    await rig.head(grows=False).run()
+
+    assert [batch.lines for batch in rig.batches] == [100_000, 50_000]
+    assert [batch.events for batch in rig.batches] == [100_000, 50_000]
+    assert rig.batches[1].before == rig.batches[0].after
+    assert [entry.first for batch in rig.batches for entry in batch.entries][-1] > 100_000
+
+
+async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(rig: Rig) -> None:
+    head = rig.head(deadline_s=0.05)
+    limiter = head.limiter
+    rig.gate.open.clear()
+    many = b"".join(line(1, [event(number)]) for number in range(4_000))
+
+    async def body() -> None:
+        await rig.write(many)
+        await until(lambda: limiter.borrowed_tokens == 4)
+        await until(lambda: head.counters.deadlines == 1)
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 1)  # tried once more, and nothing of it is lost
+        assert limiter.statistics().borrowed_tokens == 0
+        rig.gate.open.clear()
+        await rig.write(many)
+        await until(lambda: limiter.borrowed_tokens == 4)
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 2)
+
+    await during(head, body)
+    assert [len(events_of([batch])) for batch in rig.batches] == [4_000, 4_000]
+    assert head.limiter is limiter
+    assert head.counters.failures == 0
+
+
+async def test_a_batch_that_passes_its_deadline_twice_is_named_and_the_next_goes_on(rig: Rig) -> None:
+    head = rig.head(deadline_s=0.02)
+    rig.gate.open.clear()
+    stuck = line(1, [event(1)])
+
+    async def body() -> None:
+        await rig.write(stuck)
+        await until(lambda: head.counters.deadlines == 2)
+        rig.gate.open.set()
+        await rig.write(line(2, [event(2)]))
+        await until(lambda: len(rig.batches) == 2)
+
+    await during(head, body)
+    (damage,) = rig.batches[0].damage
+    assert (damage.offset, damage.length_bytes) == (0, len(stuck))
+    assert "not decoded within" in damage.reason
+    assert rig.numbers() == [2]
+    assert head.limiter.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+async def test_the_order_of_the_file_is_kept_over_chunks_and_batches(tmp_path: Path, layout: Layout) -> None:
+    rig = Rig(tmp_path, layout)
+    rig.gate.open.set()
+    blocks = [(number, [event(1000 * number + each) for each in range(number % 5)]) for number in range(3_000)]
+    rig.path.write_bytes(lines_of(layout, blocks))
+    await rig.head(grows=False).run()
+
+    assert [raw for _, _, raw in events_of(rig.batches)] == [raw for _, events in blocks for raw in events]
+    if layout is not Layout.PLAIN:
+        assert [place for _, place, _ in events_of(rig.batches)] == [at for _, evs in blocks for at in range(len(evs))]
+
+
+async def test_what_was_read_is_delivered_when_the_head_is_told_to_stop(rig: Rig) -> None:
+    head = rig.head()
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await rig.write(line(2, [event(2)]))
+        await until(lambda: head.limiter.borrowed_tokens == 2)
+        head.stop()
+        rig.gate.open.set()
+
+    await during(head, body)
+    assert rig.numbers() == [1, 2]
+
+
+async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: Rig) -> None:
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="DEBUG")
+    rig.path.write_bytes(line(1, [event(1)]) + b"no JSON\n")
+    try:
+        await rig.head(grows=False).run()
+    finally:
+        logger.remove(sink)
+
+    assert [text[0] for text in said] == ["📦", "✅", "u", "📡"]
+    assert "batch 1 taken: 2 lines" in said[0]
+    assert "All parallel workers done: batch 1, 1 workers, 2 lines -> 1 orders" in said[1]
+    assert f"of {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
+    assert "1 orders delivered to 0 clients" in said[3]
