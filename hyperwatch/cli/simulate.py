@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import click
 
+from hyperwatch.cli.options import option
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import STREAMS, Layout, Stream
 from hyperwatch.simulate.shapes import Faults
@@ -79,55 +80,48 @@ def _signals(stop: _Stop) -> Iterator[None]:
 
 @click.command("simulate", short_help="Write files as a node would.")
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
+@option(
     "--layout",
     "layouts",
     default="streaming",
-    show_default=True,
     callback=_each(_LAYOUTS),
     help="How lines are arranged: plain, by-block, streaming, or several of them with commas between.",
 )
-@click.option(
+@option(
     "--stream",
     "streams",
     default=",".join(STREAMS),
-    show_default=True,
     callback=_each(STREAMS),
     help="Which streams are written, with commas between.",
 )
-@click.option(
+@option(
     "--rate",
     type=click.FloatRange(min=0, max=1_000_000),
     default=5000.0,
-    show_default=True,
     help="Order statuses a second, on average. 0 writes as fast as possible, 1,243 statuses a block, and needs --blocks.",
 )
-@click.option("--blocks", type=click.IntRange(min=1), help="End after so many blocks, 67 ms apart. Default: no end.")
-@click.option(
-    "--seed", type=int, default=1, show_default=True, help="The same seed, rate and start give the same bytes."
-)
-@click.option(
+@option("--blocks", type=click.IntRange(min=1), help="End after so many blocks, 67 ms apart. Default: no end.")
+@option("--seed", type=int, default=1, help="The same seed, rate and start give the same bytes.")
+@option(
     "--start",
     "start_ns",
     callback=_start_ns,
     help="Time of the first block, UTC ISO 8601, as in 2026-05-05T23:59:58. Default: now.",
 )
-@click.option(
+@option(
     "--write",
     "unit",
     type=click.Choice(["blocks", "lines"]),
     default="blocks",
-    show_default=True,
     help="What one write holds; lines is a node with --disable-output-file-buffering.",
 )
-@click.option("--torn", is_flag=True, help="Cut writes inside lines; the rest of a line comes with the next block.")
-@click.option("--late-file", is_flag=True, help="Create each new hour's file 5 to 25 blocks after the hour began.")
-@click.option("--late-lines", is_flag=True, help="Append an hour's last lines after the next hour's file exists.")
-@click.option(
+@option("--torn", is_flag=True, help="Cut writes inside lines; the rest of a line comes with the next block.")
+@option("--late-file", is_flag=True, help="Create each new hour's file 5 to 25 blocks after the hour began.")
+@option("--late-lines", is_flag=True, help="Append an hour's last lines after the next hour's file exists.")
+@option(
     "--restart-every",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     metavar="N",
     help="After every N blocks write the last 3 to 20 once more, as a restarted node does; 0 is never.",
 )

@@ -1,0 +1,245 @@
+"""The sidecar as a whole, beside a simulated node and with real clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import websockets.exceptions
+import websockets.sync.client
+from hyperliquid.websocket_manager import WebsocketManager  # type: ignore[import-untyped]  # ships no types
+
+from hyperwatch import service
+from hyperwatch.config import Address, Config
+from hyperwatch.errors import DataError, UsageError
+from hyperwatch.log.files import Tree
+from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.shapes import Faults
+from hyperwatch.simulate.writer import simulate
+from support import USER, append, connected, event, hour_file, line, lines_of, places_of, running
+
+BEFORE_NINE_NS = int(datetime(2026, 5, 5, 8, 59, 58, tzinfo=UTC).timestamp()) * 10**9
+BEFORE_MIDNIGHT_NS = int(datetime(2026, 5, 5, 23, 59, 58, tzinfo=UTC).timestamp()) * 10**9
+
+
+def written(root: Path, layout: Layout) -> list[bytes]:
+    """Every event in the files, in the files' order."""
+    tree = Tree(root, ORDERS, layout)
+    lines = [each for name in tree.names() for each in (tree.hourly / name).read_bytes().splitlines()]
+    if layout is Layout.PLAIN:
+        return lines
+    return [raw for each in lines for raw in events_in(each)]
+
+
+def events_in(envelope: bytes) -> list[bytes]:
+    return [json.dumps(each, separators=(",", ":")).encode() for each in json.loads(envelope)["events"]]
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize(
+    ("start_ns", "faults"),
+    [
+        (BEFORE_NINE_NS, Faults()),
+        (BEFORE_MIDNIGHT_NS, Faults()),
+        (BEFORE_NINE_NS, Faults(late_file=True)),
+        (BEFORE_NINE_NS, Faults(torn=True)),
+    ],
+    ids=["hour", "midnight", "late file", "torn"],
+)
+async def test_every_line_that_is_written_arrives_in_order_once(
+    tmp_path: Path, layout: Layout, start_ns: int, faults: Faults
+) -> None:
+    """A client from before the start, and one that comes in the middle and asks for everything."""
+    hour_file(tmp_path, "20260505/8", layout)
+    halfway = trio.Event()
+
+    def write() -> None:
+        # The node's pace without its pauses: the writer goes on when the loop has had a turn.
+        summary = simulate(
+            tmp_path, layouts=[layout], streams=[ORDERS], rate=2_000, blocks=60, start_ns=start_ns, faults=faults,
+            clock=lambda: 0.0, sleep=lambda _: trio.from_thread.run(trio.lowlevel.checkpoint),
+        )  # fmt: skip
+        assert summary.blocks == 60
+        tree = Tree(tmp_path, ORDERS, layout)
+        append(tree.hourly / tree.names()[-1], lines_of(layout, [(2**40, [event(1, coin="THE-END")])]))
+
+    async def follow(port: int, start: dict[str, str], heard: list[Any]) -> None:
+        async with connected(port) as client:
+            await client.subscribe(type="orders", **start)
+            while True:
+                heard += places_of((await client.hear("orders"))["data"])
+                if len(heard) > 2_000:
+                    halfway.set()
+                if "THE-END" in heard[-1][2]:
+                    return
+
+    (tmp_path / ".hyperwatch-simulated").touch()
+    first: list[Any] = []
+    second: list[Any] = []
+    with trio.fail_after(50):
+        async with running(tmp_path, layout=layout) as port, trio.open_nursery() as nursery:
+            nursery.start_soon(follow, port, {"from": "earliest"}, first)
+            nursery.start_soon(trio.to_thread.run_sync, write)
+            await halfway.wait()
+            nursery.start_soon(follow, port, {"from": "earliest"}, second)
+
+    everything = [raw.decode() for raw in written(tmp_path, layout)]
+    assert len(everything) >= 4_000
+    assert [raw for _, _, raw in first] == everything
+    assert [raw for _, _, raw in second] == everything
+    assert [(block, place) for block, place, _ in first] == [(block, place) for block, place, _ in second]
+    if layout is not Layout.PLAIN:
+        assert len({(block, place) for block, place, _ in first}) == len(everything)
+
+
+async def test_a_stop_says_goodbye_with_1001(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+
+    def talk(port: int) -> websockets.exceptions.ConnectionClosed:
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/ws") as client:
+            client.send('{"method":"subscribe","subscription":{"type":"orders"}}')
+            assert json.loads(client.recv(timeout=5))["channel"] == "subscriptionResponse"
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(websockets.exceptions.ConnectionClosed) as caught:
+                for _ in range(1000):
+                    client.recv(timeout=5)
+            return caught.value
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0))
+            port = await nursery.start(partial(service.run, config))
+            closed = await in_thread(partial(talk, port))
+    assert closed.rcvd is not None
+    assert (closed.rcvd.code, closed.rcvd.reason) == (1001, "shutting down")
+
+
+async def test_it_waits_for_a_node_that_has_not_written_yet(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0))
+            started = trio.Event()
+
+            async def serve() -> None:
+                async with running(tmp_path) as port, connected(port) as client:
+                    await client.subscribe(type="orders", **{"from": "earliest"})
+                    started.set()
+                    assert (await client.collect(1))[0][0] == 7
+
+            nursery.start_soon(serve)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not started.is_set()
+            append(hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), line(7, [event(1)]))
+    assert config.layout is None
+
+
+async def test_the_layout_is_chosen_by_the_newest_data_or_by_the_operator(tmp_path: Path) -> None:
+    old, new = hour_file(tmp_path, "20260505/9", Layout.PLAIN), hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK)
+    append(old, event(1) + b"\n")
+    append(new, line(7, [event(2)]))
+    os.utime(old, (1, 1))
+    with trio.fail_after(10):
+        for layout, number in ((None, 2), (Layout.PLAIN, 1)):
+            async with running(tmp_path, layout=layout) as port, connected(port) as client:
+                await client.subscribe(type="orders", **{"from": "earliest"})
+                assert json.loads((await client.collect(1))[0][2])["order"]["oid"] == number
+
+
+async def test_a_missing_directory_and_a_port_in_use_are_errors_that_name_the_option(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--data-dir"):
+        await service.run(Config(data_dir=tmp_path / "x", listen=Address("127.0.0.1", 0)))
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(UsageError, match=f"--listen 127.0.0.1:{port}: Address already in use: choose another port"):
+            await service.run(Config(data_dir=tmp_path, listen=Address("127.0.0.1", port)))
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:  # noqa: ANN401
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+async def test_the_official_python_sdk_subscribes_and_receives(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, line(7, [event(1)]))
+    heard: list[Any] = []
+    arrived = threading.Event()
+
+    def on_update(message: Any) -> None:  # noqa: ANN401
+        heard.append(message)
+        arrived.set()
+
+    with trio.fail_after(20):
+        async with running(tmp_path) as port:
+            manager = WebsocketManager(f"http://127.0.0.1:{port}")
+            manager.daemon = True
+            manager.start()
+            try:
+                manager.subscribe({"type": "orderUpdates", "user": USER}, on_update)
+                number = 8
+                while not arrived.is_set():
+                    append(path, line(number, [event(number)]))
+                    number += 1
+                    await in_thread(partial(arrived.wait, 0.1))
+            finally:
+                manager.stop()  # its threads are daemons, and take their time
+    assert heard[0]["channel"] == "orderUpdates"
+    assert heard[0]["data"][0]["order"]["coin"] == "BTC"
+    assert heard[0]["data"][0]["status"] == "open"
+
+
+async def test_the_websockets_client_subscribes_and_receives(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), lines_of(Layout.STREAMING, [(7, [event(1), event(2)])]))
+
+    def talk(port: int) -> list[Any]:
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/ws") as client:
+            client.send('{"method":"subscribe","subscription":{"type":"orders","from":"earliest"}}')
+            messages = [json.loads(client.recv(timeout=5)) for _ in range(3)]
+            client.ping().wait(5)
+            return messages
+
+    with trio.fail_after(20):
+        async with running(tmp_path) as port:
+            messages = await in_thread(partial(talk, port))
+    assert [message["channel"] for message in messages] == ["subscriptionResponse", "orders", "live"]
+    assert [each["order"]["oid"] for each in messages[1]["data"]["events"]] == [1, 2]
+
+
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hyperwatch", *arguments]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HYPERWATCH_")}
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603  our own program
+
+
+def test_the_process_ends_in_order_at_a_signal(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+    command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603  our own program
+        assert process.stderr is not None
+        said = [next(process.stderr), next(process.stderr)]
+        process.terminate()
+        said += list(process.stderr)
+        assert process.wait(10) == 0
+    assert "the feed is at ws://127.0.0.1:" in said[1]
+    assert "SIGTERM: stopping" in said[2]
+    assert f"stopped at 20260505/9 at {len(line(7, [event(1)]))}" in said[3]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything; run the tests as another user to see this one")
+def test_a_directory_that_cannot_be_read_is_named_with_the_uid(tmp_path: Path) -> None:
+    tmp_path.chmod(0)
+    done = program("run", "--data-dir", str(tmp_path))
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2
+    assert f"cannot be read by uid {os.getuid()}" in done.stderr
