@@ -25,7 +25,7 @@ from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, backlog_bytes, find_trees
-from hyperwatch.log.head import Changes, Head
+from hyperwatch.log.head import Changes, Gate, Head
 from hyperwatch.log.past import Past, polite_pause
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
@@ -51,7 +51,15 @@ class Feed:
 
     @classmethod
     def of(
-        cls, log: Log, start: Cursor, *, ring_bytes: int, workers: int, deadline_s: float, changes: Changes | None
+        cls,
+        log: Log,
+        start: Cursor,
+        *,
+        ring_bytes: int,
+        workers: int,
+        deadline_s: float,
+        changes: Changes | None,
+        gate: Gate | None = None,
     ) -> Feed:
         """Builds one that begins at `start`. Nothing runs yet."""
         ring = Ring(start, ring_bytes)
@@ -64,25 +72,52 @@ class Feed:
             else:
                 trio.from_thread.check_cancelled()  # nobody waits: full speed
 
-        head = Head(log, start, ring, hub.publish, changes=changes, workers=workers, deadline_s=deadline_s, pause=pause)
+        head = Head(
+            log,
+            start,
+            ring,
+            hub.publish,
+            changes=changes,
+            workers=workers,
+            deadline_s=deadline_s,
+            pause=pause,
+            gate=gate,
+        )
         return cls(log, ring, hub, head, server)
 
 
 async def run(  # noqa: ASYNC128  `serve` calls started()
-    config: Config, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    config: Config, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED, *, signals: bool = True
 ) -> None:
     """The sidecar: follows a node's order statuses and serves them until a signal.
 
     Args:
         config: the settings.
         task_status: is told the port when clients can connect.
+        signals: whether SIGINT and SIGTERM stop it. False where it is a part of something else, which cancels it.
 
     Raises:
         UsageError: where it cannot listen.
         DataError: where the data directory is missing or cannot be read.
     """
     listeners = await listen(config.listen)
-    tree = await _find_tree(config)
+    try:
+        tree = await _wait_for_tree(config, signals=signals)
+        if tree is not None:
+            await _follow(tree, config, listeners, task_status, signals=signals)
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+async def _follow(
+    tree: Tree,
+    config: Config,
+    listeners: list[trio.SocketListener],
+    task_status: trio.TaskStatus[int],
+    *,
+    signals: bool,
+) -> None:
     start = await trio.to_thread.run_sync(at_head, tree)
     logger.info("reading {} from its newest complete line", tree.hourly)
     with Watch() as watch:
@@ -96,7 +131,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         )
         async with trio.open_nursery() as root:
             root.start_soon(_report, feed)
-            await serve(feed, listeners, task_status)
+            await serve(feed, listeners, task_status, signals=signals)
             root.cancel_scope.cancel("the service has ended")
     logger.info("stopped at {}", _place(feed.ring.end))
 
@@ -106,7 +141,9 @@ async def serve(
     listeners: list[trio.SocketListener],
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     *,
+    signals: bool = True,
     before: Callable[[], Awaitable[None]] | None = None,
+    after: Callable[[], Awaitable[None]] | None = None,
     goodbye: tuple[int, str] = (1001, "shutting down"),
 ) -> None:
     """Serves a feed until its log ends or a signal comes, then says goodbye to the clients.
@@ -115,7 +152,9 @@ async def serve(
         feed: what to serve.
         listeners: open; closed in the end.
         task_status: is told the port.
+        signals: as in `run`.
         before: awaited while clients can connect already and the head has not begun.
+        after: awaited when the log has ended by itself, while clients are still served.
         goodbye: the closing code and reason where the log has ended by itself.
     """
     draining = trio.CancelScope()
@@ -127,7 +166,8 @@ async def serve(
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(partial(stop_on_signals, stop))
+            if signals:
+                await accepting.start(stop_on_signals, stop)
             accepting.start_soon(
                 partial(trio.serve_listeners, feed.server.handle, listeners, handler_nursery=connections)
             )
@@ -139,6 +179,8 @@ async def serve(
                 if before is not None:
                     await before()
                 await feed.head.run()
+                if after is not None and not feed.head.stopped:
+                    await after()
             if draining.cancelled_caught:
                 logger.warning(
                     "gave up after {} s on batches that were read; clients resume by their cursors", _DRAIN_S
@@ -151,9 +193,12 @@ async def serve(
         connections.cancel_scope.cancel("the service has ended")
 
 
-async def stop_on_signals(stop: Callable[[], None]) -> None:
+async def stop_on_signals(
+    stop: Callable[[], object], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Calls `stop` at the first SIGINT or SIGTERM; the second ends the process at once. Does not end by itself."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for number in signals:
             logger.info("{}: stopping; once more to end at once", signal.Signals(number).name)
             stop()
@@ -177,23 +222,30 @@ async def listen(address: Address) -> list[trio.SocketListener]:
         raise UsageError(what, remedy) from error
 
 
-async def _find_tree(config: Config) -> Tree:
-    """The files to follow; waits where the node has not written any yet."""
-    told = False
-    while True:
-        trees = await trio.to_thread.run_sync(find_trees, config.data_dir, ORDERS)
-        if config.layout is not None:
-            return Tree(config.data_dir, ORDERS, config.layout)
-        if trees:
-            return trees[0]
-        if not told:
-            logger.warning(
-                "no {}* in {} yet: waiting; the node writes them with --write-order-statuses",
-                ORDERS.name,
-                config.data_dir,
-            )
-            told = True
-        await trio.sleep(POLL_S)
+async def _wait_for_tree(config: Config, *, signals: bool) -> Tree | None:
+    """The files to follow, as soon as the node has written any; None where a signal came first."""
+    tree = await _find_tree(config)
+    if tree is None:
+        logger.warning(
+            "no {}* in {} yet: waiting; the node writes them with --write-order-statuses",
+            ORDERS.name,
+            config.data_dir,
+        )
+        async with trio.open_nursery() as nursery:
+            if signals:
+                await nursery.start(stop_on_signals, nursery.cancel_scope.cancel)
+            while tree is None:
+                await trio.sleep(POLL_S)
+                tree = await _find_tree(config)
+            nursery.cancel_scope.cancel("found")
+    return tree
+
+
+async def _find_tree(config: Config) -> Tree | None:
+    trees = await trio.to_thread.run_sync(find_trees, config.data_dir, ORDERS)
+    if config.layout is not None:
+        return Tree(config.data_dir, ORDERS, config.layout)
+    return trees[0] if trees else None
 
 
 async def _report(feed: Feed) -> None:

@@ -57,6 +57,12 @@ class Connection:
         self._numbers = itertools.count(1)
         self._behind = trio.Event()
         self._over: list[Subscription] = []
+        self._turn = trio.Lock()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client still has to be sent something that is in the log."""
+        return self._socket.unfinished or any(not found.live for found in self._subscriptions.values())
 
     async def run(self) -> None:
         """Serves the client until it is gone. Raises GoneError, in a group."""
@@ -108,9 +114,9 @@ class Connection:
                 await self._unsubscribe(request)
 
     async def _subscribe(self, request: Subscribe) -> None:
-        name = request.id or self._free_id(request.view)
-        if name in self._subscriptions or (request.id is None and self._equal(request.view)):
+        if request.id in self._subscriptions or (request.id is None and self._equal(request.view)):
             raise already_subscribed(request.echo)
+        name = request.id or self._free_id(request.view)
         try:
             cursor, reader = await self._past.start(request.start)
         except (CursorError, DataError) as error:
@@ -140,7 +146,8 @@ class Connection:
         self._hub.leave(found)
         self._over.append(found)  # its reader may be at work: the serving task closes it
         self.wake()
-        await self._socket.send(acknowledgement("unsubscribe", request.echo))
+        async with self._turn:  # a message of it that is being sent comes first, and none comes after
+            await self._socket.send(acknowledgement("unsubscribe", request.echo))
 
     def _free_id(self, view: View) -> str:
         if not isinstance(view, Orders):
@@ -241,8 +248,10 @@ class Connection:
             await trio.lowlevel.checkpoint()  # many entries may match nothing; others want to run too
 
     async def _send(self, subscription: Subscription, message: Message) -> None:
-        await self._socket.send(subscription.head(message), message.tail)
-        subscription.seq += 1
+        async with self._turn:
+            if not subscription.over:
+                await self._socket.send(subscription.head(message), message.tail)
+                subscription.seq += 1
 
     def _close_over(self) -> None:
         while self._over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -48,9 +49,10 @@ class RecordedFile:
     asked for a place behind it would start again from its first byte.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, raw: BufferedReader[FileIO]) -> None:
         self._path = path
         self._file = file
+        self._raw = raw
         self._held = b""
         self._held_from = 0
         self._damage: Exception | None = None
@@ -85,34 +87,43 @@ class RecordedFile:
     def idle_s(self) -> float:
         return float("inf")
 
+    def packed_bytes(self) -> int:
+        """How much of the file itself has been read, compressed as it is."""
+        return self._raw.tell()
+
     def close(self) -> None:
         self._file.close()
+        self._raw.close()
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> RecordedFile:
     """Opens a recorded file.
 
     Raises:
         OSError: from the file.
         DataError: where it is compressed in a way that is not known.
     """
-    with path.open("rb") as file:
-        magic = file.read(6)
-    return RecordedFile(path, _open(path, magic))
+    raw = BufferedReader(path.open("rb", buffering=0), 1024 * 1024)
+    try:
+        return RecordedFile(path, _open(path, raw), raw)
+    except BaseException:
+        raw.close()
+        raise
 
 
-def _open(path: Path, magic: bytes) -> BinaryIO:
+def _open(path: Path, raw: BufferedReader[FileIO]) -> BinaryIO:
+    magic = raw.peek(6)
     if magic.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.open(path))
+        return cast("BinaryIO", gzip.open(raw))
     if magic.startswith(b"\x04\x22\x4d\x18"):
-        return cast("BinaryIO", lz4.frame.open(path, "rb"))
+        return cast("BinaryIO", lz4.frame.open(raw, "rb"))
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return cast("BinaryIO", zstd.open(path, "rb"))
+        return cast("BinaryIO", zstd.open(raw, "rb"))
     for name, start in _OTHERS.items():
         if magic.startswith(start):
             what = f"{path} is compressed as {name}"
             raise DataError(what, "unpack it, or pack it as .gz, .lz4 or .zst")
-    return cast("BinaryIO", path.open("rb", buffering=1024 * 1024))
+    return raw
 
 
 _OTHERS = {"bzip2": b"BZh", "xz": b"\xfd7zXZ", "zip": b"PK\x03\x04", "7z": b"7z\xbc\xaf"}

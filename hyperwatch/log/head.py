@@ -29,7 +29,7 @@ from hyperwatch.log.walk import Walk
 from hyperwatch.node.events import Damage
 from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
 
-__all__ = ["Changes", "Counters", "Head"]
+__all__ = ["Changes", "Counters", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
 _ATTEMPTS = 2
@@ -44,6 +44,21 @@ class Changes(Protocol):
 
     async def wait(self) -> bool:
         """Returns when something may have changed, and whether a file may have appeared."""
+
+
+class Gate(Protocol):
+    """Stands between decoding and the ring, and lets batches through when, and as far as, it likes: for recordings."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will pass any more: then the head ends as if its log had."""
+
+    async def admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
+        """Waits until some of a batch may pass.
+
+        Returns:
+            (what passes now, what is to be asked for next): either may be None. A part begins and ends at a line's start.
+        """
 
 
 @attrs.define
@@ -84,6 +99,7 @@ class Head:
         deadline_s: how long the workers may take over a batch. Past it they are cancelled and the batch is tried once
             more; then its lines count as unreadable and the next batch goes on.
         pause: called by workers between pieces.
+        gate: asked before the ring is filled, about every batch. None: everything passes at once.
     """
 
     def __init__(
@@ -97,6 +113,7 @@ class Head:
         workers: int = 1,
         deadline_s: float = 30.0,
         pause: Callable[[], None] = trio.from_thread.check_cancelled,
+        gate: Gate | None = None,
     ) -> None:
         self._log = log
         self._start = start
@@ -105,15 +122,18 @@ class Head:
         self._changes = changes
         self._deadline_s = deadline_s
         self._pause = pause
+        self._gate = gate
         self._reading = trio.CancelScope()
+        self._waiting = trio.CancelScope()  # at the gate
         self.limiter = trio.CapacityLimiter(workers)
         self.counters = Counters()
         self.stopped = False
 
     def stop(self) -> None:
-        """Ends reading. What was read is still decoded and delivered; then `run` returns."""
+        """Ends reading. What was read is still decoded and, but for a gate, delivered; then `run` returns."""
         self.stopped = True
         self._reading.cancel("the head was told to stop")
+        self._waiting.cancel("the head was told to stop")
 
     async def run(self) -> None:
         """Reads, decodes and delivers until `stop` is called or a log that does not grow has ended.
@@ -206,9 +226,27 @@ class Head:
                 await slot.done.wait()
                 batch = assemble(self._start.directory, slot.span, slot.chunks, places)
                 self._count(slot.span, batch)
-                self._ring.append(batch)
-                clients = await self._deliver(batch)
-                logger.debug("📡 {} orders delivered to {} clients (batch {})", batch.events, clients, slot.number)
+                rest: Batch | None = batch
+                while rest is not None:
+                    part, rest = await self._admit(rest)
+                    if part is not None:
+                        self._ring.append(part)
+                        clients = await self._deliver(part)
+                        logger.debug(
+                            "📡 {} orders delivered to {} clients (batch {})", part.events, clients, slot.number
+                        )
+
+    async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
+        if self._gate is None:
+            return batch, None
+        with trio.CancelScope() as self._waiting:
+            if self.stopped:
+                return None, None
+            admitted = await self._gate.admit(batch)
+            if self._gate.closed:
+                self._reading.cancel("the gate is closed")
+            return admitted
+        return None, None
 
     def _count(self, span: Span, batch: Batch) -> None:
         self.counters.lines += batch.lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hyperwatch.errors import CursorError
-from hyperwatch.log.batch import Batch, assemble, decode
+from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
 from hyperwatch.log.places import Places
@@ -50,11 +50,21 @@ class Reader:
             OSError: from the files.
             DataError: where a directory cannot be read or a recording is damaged.
         """
-        span = self._walk.take(READ_BYTES, until)
-        if span is None:
-            return None
+        span = self.take(until)
+        return None if span is None else self.decode(span, pause)
+
+    def take(self, until: Cursor | None = None) -> Span | None:
+        """The first half of `next`, for who wants the lines themselves: they are decoded next. Raises as `next` does."""
+        return self._walk.take(READ_BYTES, until)
+
+    def decode(self, span: Span, pause: Callable[[], None]) -> Batch:
+        """The second half: a span's events."""
         chunk = decode(self._log.stream, self._log.layout, span, (0, len(span.data)), pause)
         return assemble(self._directory, span, [chunk], self._places)
+
+    def look_again(self) -> None:
+        """A file may have appeared: look at the next call."""
+        self._walk.look_again()
 
     def close(self) -> None:
         """Lets the files go."""
