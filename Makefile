@@ -23,7 +23,8 @@ test-slow: .venv/dev-stamp
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --startable-in-context-manager=run,serve $$(find hyperwatch tests -name "*.py")
+	$(BIN)/flake8-async --startable-in-context-manager=run,serve,_follow,stop_on_signals,broadcast \
+		$$(find hyperwatch tests -name "*.py")
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -110,7 +110,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
             listener.socket.close()
 
 
-async def _follow(
+async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
     config: Config,
     listeners: list[trio.SocketListener],

@@ -143,5 +143,5 @@ async def running(data_dir: Path, **settings: Any) -> AsyncIterator[int]:  # noq
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what other tasks do; the test's own timeout bounds it."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  threads and other tasks do not announce it
         await trio.lowlevel.checkpoint()

@@ -318,10 +318,14 @@ async def _dial(parts: SplitResult, deadline: float) -> trio.SocketStream | trio
             if not secure:
                 return await trio.open_tcp_stream(host, port)
             stream = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
-            await stream.do_handshake()
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return stream  # noqa: TRY300
         except (OSError, trio.BrokenResourceError) as error:
             raise RefusedError(_why(error)) from error
-        return stream
     raise RefusedError(_NO_WEBSOCKET)
 
 

@@ -1,0 +1,100 @@
+"""`hyperwatch watch`: a client of the feed, a live table on a terminal and JSON lines elsewhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import click
+import trio
+
+from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
+from hyperwatch.cli.options import option
+from hyperwatch.cli.screen import Output, is_terminal
+from hyperwatch.cli.table import Board, events_of
+from hyperwatch.feed.client import Client, complete, connect
+
+__all__ = ["command"]
+
+_URL = "ws://127.0.0.1:8000/ws"
+
+
+@click.command("watch", short_help="Watch a feed: a live table, or JSON lines.")
+@click.argument("url", default=_URL)
+@option("--coin", "coins", multiple=True, help='A coin, as in BTC; "xyz:*" is every coin of a dex. Repeatable.')
+@option("--user", "users", multiple=True, help="An account's address. Repeatable.")
+@option("--status", "statuses", multiple=True,
+        help="A status, or one of the classes live, removed, rejected, unknown. Repeatable.")  # fmt: skip
+@option("--not-status", "not_statuses", multiple=True, help="A status or a class to leave out. Repeatable.")
+@option("--side", "sides", type=click.Choice(["B", "A"]), multiple=True, help="B is bid, A is ask. Repeatable.")
+@option("--from", "start", metavar="CURSOR|earliest", help="Where to begin.", show_default="the newest complete line")
+@option("--count", type=click.IntRange(1), help="End after so many events.", show_default="no end")
+def command(
+    url: str,
+    coins: tuple[str, ...],
+    users: tuple[str, ...],
+    statuses: tuple[str, ...],
+    not_statuses: tuple[str, ...],
+    sides: tuple[str, ...],
+    start: str | None,
+    count: int | None,
+) -> int:
+    """Watch the feed at URL, ws://127.0.0.1:8000/ws unless you say otherwise; HOST:PORT is enough.
+
+    On a terminal: a table of the newest orders. Elsewhere: the node's events, one JSON a line, as the node wrote them.
+    Gaps and warnings go to standard error. Ends on SIGINT or SIGTERM.
+    """
+    filters = {"coins": coins, "users": users, "statuses": statuses, "notStatuses": not_statuses, "sides": sides}
+    wanted: dict[str, object] = {key: words for key, words in filters.items() if words}
+    if start is not None:
+        wanted["from"] = start
+    board = Board(count)
+    watcher = _Watcher(complete(url), {"type": "orders", **wanted}, board, Output(), Notices(board))
+    try:
+        return trio.run(until_signal, watcher.watch)
+    finally:
+        watcher.notices.release()
+
+
+@attrs.frozen
+class _Watcher:
+    url: str
+    subscription: dict[str, object]
+    board: Board
+    output: Output
+    notices: Notices
+
+    async def watch(self) -> int:
+        """Until --count, or until the feed says goodbye."""
+        async with connect(self.url) as client:
+            answer = await client.subscribe(self.subscription)
+            for warning in answer.warnings:
+                self.notices.say(warning)
+            if is_terminal():
+                await self._table(client)
+            else:
+                await self._lines(client)
+        return 0
+
+    async def _table(self, client: Client) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(refresh, self.board, f"hyperwatch watch {self.url}", self.output))
+            async for message in client:
+                self.board.take(message.channel, message.data, now_ms())
+                self.notices.note(message)
+                if self.board.full:
+                    break
+            nursery.cancel_scope.cancel("the last message")
+
+    async def _lines(self, client: Client) -> None:
+        left = self.board.limit
+        async for message in client:
+            self.notices.note(message)
+            if message.channel != "orders":
+                continue
+            events = events_of(message.data)[:left]
+            await self.output.write(b"".join(b"%s\n" % event for event in events))
+            if left is not None:
+                left -= len(events)
+                if not left:
+                    break

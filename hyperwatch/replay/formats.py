@@ -1,0 +1,197 @@
+"""What a batch looks like on standard output: the node's events, its lines, or flat objects. Pure.
+
+Everything that the node wrote goes out byte for byte.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import attrs
+import msgspec
+
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.log.batch import Batch, Entry, Span
+from hyperwatch.node.keys import Keys
+from hyperwatch.node.streams import ORDERS, Layout, Stream
+from hyperwatch.replay.bounds import Bounds
+
+__all__ = ["Form", "Formatter", "Piece", "Wanted", "formatter"]
+
+
+class Form(enum.Enum):
+    """The formats, as options spell them."""
+
+    EVENTS = "events"
+    LINES = "lines"
+    FLAT = "flat"
+
+
+@attrs.frozen
+class Piece:
+    """Output of one block time."""
+
+    time_ms: int | None
+    """UTC; None where the stream has no times."""
+    data: bytes
+    """Whole lines."""
+    events: int
+    """How many wanted events it holds."""
+
+
+Formatter = Callable[[Span, Batch], Iterator[Piece]]
+
+
+@attrs.frozen
+class Wanted:
+    """Which events are wanted."""
+
+    stream: Stream
+    bounds: Bounds = attrs.Factory(Bounds)
+    filter: OrderFilter = attrs.Factory(OrderFilter)
+    """Of other streams than order statuses only its coins and users are looked at."""
+
+    def of(self, entry: Entry) -> Sequence[int]:
+        """The positions of the wanted events among a run's."""
+        if not self.bounds.hold(entry.run):
+            return ()
+        if self.filter.everything:
+            return range(len(entry.run.keys))
+        if self.stream is ORDERS:
+            return self.filter.select(entry.run.keys)
+        return [number for number, keys in enumerate(entry.run.keys) if self._matches(keys)]
+
+    def _matches(self, keys: Keys) -> bool:
+        wanted = self.filter
+        return (wanted.users is None or keys.user in wanted.users) and (
+            wanted.coins is None
+            or keys.coin in wanted.coins
+            or (bool(wanted.dexes) and keys.coin.startswith(wanted.dexes))
+        )
+
+
+def formatter(form: Form, wanted: Wanted, layout: Layout) -> Formatter:
+    """The function that turns a span and the batch decoded of it into output."""
+    if form is Form.EVENTS or (form is Form.LINES and layout is Layout.PLAIN):
+        return _Events(wanted)
+    return _Lines(wanted, layout) if form is Form.LINES else _Flat(wanted, layout)
+
+
+@attrs.frozen
+class _Events:
+    wanted: Wanted
+
+    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:  # noqa: ARG002  events are all that it takes
+        for entry in batch.entries:
+            if chosen := self.wanted.of(entry):
+                events = entry.run.events
+                if len(chosen) < len(events):
+                    events = [events[number] for number in chosen]
+                # The type says iterables of bytes; any buffer will do, and a copy of each event would cost 20 %.
+                yield Piece(entry.run.time_ms, b"\n".join(cast("list[bytes]", [*events, b""])), len(chosen))
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    local_time: str
+    events: list[msgspec.Raw]
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+@attrs.define
+class _Lines:
+    """Envelopes that hold a wanted event; without a filter also those that hold none."""
+
+    wanted: Wanted
+    layout: Layout
+    _carried: int = 0
+    """Wanted events of a line so long that it makes several runs, before its last one."""
+
+    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:
+        for entry, lines in _with_lines(span, batch):
+            chosen = self.wanted.of(entry)
+            if not lines:
+                self._carried += len(chosen)
+                continue
+            carried, self._carried = self._carried, 0
+            if holding := self._choose(entry, lines, chosen, carried):
+                yield Piece(entry.run.time_ms, b"\n".join([*holding, b""]), len(chosen) + carried)
+
+    def _choose(self, entry: Entry, lines: list[bytes], chosen: Sequence[int], carried: int) -> list[bytes]:
+        if self.wanted.filter.everything:
+            return lines if self.wanted.bounds.hold(entry.run) else []
+        if len(lines) > 1:
+            return _holding(lines, entry.run.skipped, chosen, first_line=carried > 0)
+        return lines if chosen or carried else []
+
+
+@attrs.frozen
+class _Flat:
+    """One object an event, with what the envelope and the event's place say."""
+
+    wanted: Wanted
+    layout: Layout
+
+    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:
+        for entry, lines in _with_lines(span, batch):
+            if chosen := self.wanted.of(entry):
+                yield Piece(entry.run.time_ms, self._objects(entry, lines, chosen), len(chosen))
+
+    def _objects(self, entry: Entry, lines: list[bytes], chosen: Sequence[int]) -> bytes:
+        run = entry.run
+        plain = self.layout is Layout.PLAIN
+        front = b'{"stream":"%s","block_number":%s,"block_time":%s,"local_time":' % (
+            self.wanted.stream.name.encode(),
+            b"null" if run.block is None else b"%d" % run.block,
+            b"null" if plain else msgspec.json.encode(run.time),
+        )
+        if plain:
+            fronts = [front + b'null,"index":'] * len(run.events)
+        elif len(lines) <= 1:  # of a line that makes several runs, the first ones have none
+            fronts = [front + msgspec.json.encode(run.written) + b',"index":'] * len(run.events)
+        else:
+            fronts = []
+            for envelope in map(_ENVELOPE.decode, lines):
+                own = front + msgspec.json.encode(envelope.local_time) + b',"index":'
+                fronts += [own] * len(envelope.events)
+            del fronts[: run.skipped]
+        return b"".join(
+            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, run.events[number]) for number in chosen
+        )
+
+
+def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
+    """Each entry with the lines that end in it, damaged ones left out, without their ends."""
+    damaged = {line.offset for line in batch.damage}
+    start = span.offset
+    for entry in batch.entries:
+        lines = span.data[start - span.offset : entry.run.end - span.offset].split(b"\n")[:-1]
+        if damaged:
+            lines, place, every = [], start, lines
+            for line in every:
+                if place not in damaged:
+                    lines.append(line)
+                place += len(line) + 1
+        yield entry, lines
+        start = entry.run.end
+
+
+def _holding(lines: list[bytes], skipped: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:
+    """The lines that hold the chosen events.
+
+    Args:
+        lines: of one run, more than one.
+        skipped: how many events of the first line are in runs before this one.
+        chosen: positions among the run's events.
+        first_line: whether the first line is wanted for one of those.
+    """
+    holding, wanted, place = [], set(chosen), -skipped
+    for line in lines:
+        after = place + len(_ENVELOPE.decode(line).events)
+        if first_line or not wanted.isdisjoint(range(place, after)):
+            holding.append(line)
+        place, first_line = after, False
+    return holding

@@ -1,0 +1,72 @@
+"""What is to be played, and what came of it."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+from loguru import logger
+
+from hyperwatch.errors import DataError
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Tree
+from hyperwatch.replay.formats import Wanted
+from hyperwatch.replay.pace import Pace
+from hyperwatch.replay.playback import Playback
+
+__all__ = ["Job", "Report"]
+
+_DAMAGE_LOGGED = 5  # a damaged file must not fill the screen
+
+
+@attrs.define
+class Report:
+    """Counts, kept while it is played."""
+
+    files: set[str] = attrs.Factory(set)
+    lines: int = 0
+    events: int = 0
+    written: int = 0
+    unreadable: int = 0
+    begun_s: float = attrs.Factory(time.monotonic)
+    interrupted: bool = False
+    """By a signal."""
+    cut: bool = False
+    """Whether nobody reads the output any more."""
+    fault: DataError | None = None
+    """Why it ended early."""
+
+    def count(self, batch: Batch, *, log: bool = True) -> None:
+        """Adds what was read; says in the log which lines could not be, the first few of them."""
+        self.files.add(batch.file)
+        self.lines += batch.lines
+        self.events += batch.events
+        for damage in batch.damage if log else ():
+            self.unreadable += 1
+            if self.unreadable <= _DAMAGE_LOGGED:
+                logger.error(
+                    "unreadable: {} bytes of {} at offset {}: {}",
+                    damage.length_bytes, batch.file, damage.offset, damage.reason,
+                )  # fmt: skip
+            if self.unreadable == _DAMAGE_LOGGED:
+                logger.error("further unreadable lines are only counted")
+
+    def text(self) -> str:
+        """The summary, one line."""
+        files = len(self.files)
+        return (
+            f"replayed {files:,} file{'' if files == 1 else 's'}: {self.lines:,} lines, {self.events:,} events read, "
+            f"{self.written:,} written, {self.unreadable:,} unreadable lines in {time.monotonic() - self.begun_s:.1f} s"
+        )
+
+
+@attrs.frozen
+class Job:
+    """A log, where to begin, what of it is wanted, and how fast."""
+
+    log: Playback | Tree
+    start: Cursor
+    wanted: Wanted
+    pace: Pace | None = None
+    """None is as fast as it goes."""

@@ -1,0 +1,119 @@
+"""A replay from its settings to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from hyperwatch.config import Address
+from hyperwatch.errors import DataError, UsageError
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.log.files import Tree
+from hyperwatch.log.recordings import find_recording, find_tree
+from hyperwatch.log.watch import Watch
+from hyperwatch.node.streams import ORDERS, Layout, Stream
+from hyperwatch.replay.bounds import Bounds
+from hyperwatch.replay.broadcast import broadcast
+from hyperwatch.replay.formats import Form, Wanted
+from hyperwatch.replay.job import Job, Report
+from hyperwatch.replay.pace import Pace
+from hyperwatch.replay.playback import Playback, beginning, first_inside
+from hyperwatch.replay.progress import bar, show
+from hyperwatch.replay.pump import play
+
+__all__ = ["Settings", "replay"]
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a user asked for."""
+
+    paths: Sequence[Path]
+    stream: Stream | None = None
+    layout: Layout | None = None
+    form: Form = Form.EVENTS
+    filter: OrderFilter = attrs.Factory(OrderFilter)
+    bounds: Bounds = attrs.Factory(Bounds)
+    speed: float | None = None
+    """Recorded seconds in one second; None is as fast as it goes."""
+    follow: bool = False
+    listen: Address | None = None
+    """Where to serve the feed; None: standard output."""
+    wait_clients: int = 1
+
+
+def replay(settings: Settings, *, progress: bool, log_to_stderr: Callable[[], None]) -> Report:
+    """Plays what was asked for. Blocks until its end; a signal ends it early.
+
+    Args:
+        settings: what.
+        progress: whether to draw a bar on standard error.
+        log_to_stderr: sends the log to what sys.stderr is at that moment.
+
+    Raises:
+        UsageError: where the settings do not fit what there is.
+        DataError: where there is nothing to read.
+        HyperwatchError: where standard output cannot be written.
+    """
+    report = Report()
+    try:
+        job = _prepare(settings)
+    except OSError as error:
+        what = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
+        raise DataError(what, "let this user read it, or leave it out") from error
+    with ExitStack() as stack:
+        drawn = None
+        if progress and isinstance(job.log, Playback):
+            stack.callback(log_to_stderr)
+            drawn = partial(show, stack.enter_context(bar()), job.log, report)
+            log_to_stderr()
+        trio.run(_run, job, settings, report, drawn)
+    if isinstance(job.log, Playback) and job.log.faults:
+        report.fault = job.log.faults[0]
+    return report
+
+
+def _prepare(settings: Settings) -> Job:
+    log = _log(settings)
+    if settings.filter.statuses is not None and log.stream is not ORDERS:
+        what = f"--status: {log.stream.name} has no statuses"
+        raise UsageError(what, "leave it out, or choose --stream node_order_statuses")
+    if settings.listen is not None and log.stream is not ORDERS:
+        what = f"--to ws serves order statuses, and this is {log.stream.name}"
+        raise UsageError(what, "choose --stream node_order_statuses, or --to stdout")
+    settings.bounds.check(log.stream, log.layout)
+    start = beginning(log, settings.bounds)
+    if settings.listen is not None:
+        # Clients that are served from the files would read from there, past any gate: so reading begins inside.
+        start = first_inside(log, start, settings.bounds, lambda: None)
+    pace = None if settings.speed is None else Pace(settings.speed)
+    return Job(log, start, Wanted(log.stream, settings.bounds, settings.filter), pace)
+
+
+def _log(settings: Settings) -> Playback | Tree:
+    if not settings.follow:
+        recording = find_recording(settings.paths, settings.stream, settings.layout)
+        return Playback.of(recording, settings.bounds)
+    if len(settings.paths) != 1 or settings.paths[0].is_file():
+        what = f"--follow: {' '.join(map(str, settings.paths))} is not one directory that a node writes to"
+        raise UsageError(what, "give the node's data directory, as in ~/hl/data; recordings do not grow")
+    return find_tree(settings.paths[0], settings.stream, settings.layout)
+
+
+async def _run(
+    job: Job, settings: Settings, report: Report, drawn: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    with Watch() if settings.follow else nullcontext() as watch:
+        async with trio.open_nursery() as nursery:
+            if drawn is not None:
+                nursery.start_soon(drawn)
+            if settings.listen is None:
+                await play(job, settings.form, report, watch)
+            else:
+                await broadcast(job, settings.listen, settings.wait_clients, report, watch=watch)
+            nursery.cancel_scope.cancel("it has been played")

@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from rich.console import Console
+from terminal import PROGRAM, environment, terminal
+
+from hyperwatch import service
+from hyperwatch.cli.draw import Picture
+from hyperwatch.cli.screen import ClosedOutputError, Output
+from hyperwatch.cli.table import Board, events_of, gap_text
+from hyperwatch.config import Address, Config
+from hyperwatch.errors import HyperwatchError, UsageError
+from hyperwatch.feed.client import FeedError, LossError, complete, connect
+from hyperwatch.feed.wire import GoneError, Socket, accept
+from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.writer import simulate
+
+EARLIEST = {"type": "orders", "from": "earliest"}
+ANSWER = (
+    b'{"channel":"subscriptionResponse","data":{"method":"subscribe","subscription":{"type":"orders","id":"1"}},'
+    b'"cursor":"begin","warnings":[]}'
+)
+
+
+def write(root: Path, blocks: int = 10, rate: float = 2000) -> list[bytes]:
+    """Simulates, and returns the events as the node wrote them."""
+    simulate(root, streams=(ORDERS,), rate=rate, blocks=blocks, clock=lambda: 0.0, sleep=lambda _seconds: None)
+    files = sorted((root / ORDERS.directory(Layout.STREAMING)).glob("hourly/*/*"))
+    return [bytes(event) for path in files for line in path.read_bytes().splitlines() for event in events_of(line)]
+
+
+async def serve(nursery: trio.Nursery, root: Path) -> int:
+    config = Config(data_dir=root, listen=Address("127.0.0.1", 0), layout=Layout.STREAMING, workers=1)
+    return int(await nursery.start(partial(service.run, config, signals=False)))
+
+
+@asynccontextmanager
+async def fake(*messages: bytes, end: Callable[[Socket], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that answers to a subscription, sends some messages and ends in its own way; its URL."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        try:
+            async with accept(stream, 5.0, lambda _path: 101) as peer:
+                await peer.receive()
+                for message in (ANSWER, *messages):
+                    await peer.send(message)
+                await end(peer)
+        except* GoneError:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/ws"
+        nursery.cancel_scope.cancel()
+
+
+async def break_off(_peer: Socket) -> None:
+    pass
+
+
+async def say_nothing(_peer: Socket) -> None:
+    await trio.sleep_forever()
+
+
+def numbered(seq: int) -> bytes:
+    return b'{"channel":"orders","data":{"id":"1","seq":%d,"cursor":"c%d","events":[]}}' % (seq, seq)
+
+
+async def received(url: str) -> list[str]:
+    async with connect(url) as client:
+        answer = await client.subscribe({"type": "orders"})
+        assert (answer.id, answer.cursor) == ("1", "begin")
+        return [message.channel async for message in client]
+
+
+# The client.
+
+
+async def test_a_client_receives_every_event_as_the_node_wrote_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    expected = write(tmp_path)
+    found: list[bytes] = []
+    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
+        answer = await client.subscribe(EARLIEST)
+        assert (answer.id, answer.warnings) == ("1", ())
+        async for message in client:
+            if message.channel == "orders":
+                found += map(bytes, events_of(message.data))
+            if message.channel == "live":
+                break
+    assert found == expected
+    assert len(expected) > 1000
+
+
+async def test_what_was_sent_before_a_second_answer_is_not_lost(tmp_path: Path, nursery: trio.Nursery) -> None:
+    expected = write(tmp_path)
+    counts = {"a": 0, "b": 0}
+    live = set()
+    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
+        for name in counts:
+            assert (await client.subscribe(EARLIEST | {"id": name})).id == name
+        async for message in client:
+            name = msgspec.json.decode(message.data)["id"]
+            if message.channel == "orders":
+                counts[name] += len(events_of(message.data))
+            if message.channel == "live":
+                live.add(name)
+            if live == set(counts):
+                break
+    assert counts == dict.fromkeys(counts, len(expected))
+
+
+async def test_a_missing_number_is_an_error() -> None:
+    async with fake(numbered(1), numbered(3), end=lambda peer: peer.close(1000, "")) as url:
+        with pytest.raises(LossError, match=r"message 2 of subscription '1' is missing: 3 came in its place.*: c1"):
+            await received(url)
+
+
+async def test_a_subscription_that_does_not_begin_with_1_is_an_error() -> None:
+    async with fake(numbered(2), end=lambda peer: peer.close(1000, "")) as url:
+        with pytest.raises(LossError, match=r"message 1 of .*: begin"):
+            await received(url)
+
+
+async def test_a_closed_connection_says_code_and_reason_and_what_to_do() -> None:
+    async with fake(numbered(1), end=lambda peer: peer.close(1001, "shutting down")) as url:
+        with pytest.raises(
+            FeedError, match=r"was closed by the service \(code 1001: shutting down\): connect again.* c1"
+        ):
+            await received(url)
+
+
+async def test_a_connection_that_breaks_off_is_an_error() -> None:
+    async with fake(numbered(1), end=break_off) as url:
+        with pytest.raises(FeedError, match=r"broke off \(code 1006\)"):
+            await received(url)
+
+
+async def test_a_normal_end_ends_the_iteration() -> None:
+    async with fake(numbered(1), numbered(2), end=lambda peer: peer.close(1000, "that was all")) as url:
+        assert await received(url) == ["orders", "orders"]
+
+
+async def test_a_server_that_is_no_feed_is_an_error() -> None:
+    async with fake(b'{"hello":1}', end=lambda peer: peer.close(1000, "")) as url:
+        with pytest.raises(FeedError, match="sent what is no message of a feed"):
+            await received(url)
+
+
+async def _says_nothing(_peer: object) -> None:
+    await trio.sleep_forever()
+
+
+async def test_an_error_in_the_block_is_not_replaced_by_a_server_that_does_not_say_goodbye() -> None:
+    async with fake(end=_says_nothing) as url:
+        with pytest.raises(KeyError, match="mine"):
+            async with connect(url):
+                raise KeyError("mine")  # noqa: EM101
+
+
+async def test_a_wrong_path_is_an_error(tmp_path: Path, nursery: trio.Nursery) -> None:
+    port = await serve(nursery, tmp_path)
+    with pytest.raises(FeedError, match=r"cannot connect to .*/wrong \(HTTP 404, the feed is at /ws\): check"):
+        async with connect(f"ws://127.0.0.1:{port}/wrong"):
+            pass
+
+
+async def test_a_port_where_nobody_listens_is_an_error() -> None:
+    with socket.socket() as silent:  # bound, so that nobody else may listen there
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(FeedError, match=r"cannot connect to ws://127.* \(Connection refused\)") as caught:
+            async with connect(f"127.0.0.1:{silent.getsockname()[1]}"):
+                pass
+    assert caught.value.exit_code == 1
+
+
+async def test_a_filter_that_the_feed_refuses_is_a_usage_error(tmp_path: Path, nursery: trio.Nursery) -> None:
+    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
+        with pytest.raises(UsageError, match=r"refused the subscription: Invalid subscription: '0x12' is no address"):
+            await client.subscribe({"type": "orders", "users": ["0x12"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("127.0.0.1:8000", "ws://127.0.0.1:8000/ws"),
+        ("node:8000", "ws://node:8000/ws"),
+        ("[::1]:8000", "ws://[::1]:8000/ws"),
+        ("ws://node:8000", "ws://node:8000/ws"),
+        ("ws://node:8000/", "ws://node:8000/"),
+        ("wss://node/ws?x=1", "wss://node/ws?x=1"),
+    ],
+)
+def test_an_address_is_completed(text: str, url: str) -> None:
+    assert complete(text) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "node", "http://node/ws", "ws://", "ws:///ws", "node:99999", "no de:1", "nöde:1", "ws://[::1/ws", ":80"],
+)
+def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a feed: write it as"):
+        complete(text)
+
+
+async def test_a_host_that_cannot_be_a_name_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="is no address of a feed"):
+        async with connect("ws://a..b:80/ws"):
+            pass
+
+
+# The command.
+
+
+async def run(port: int, *arguments: str, tmp_path: Path) -> subprocess.CompletedProcess[bytes]:
+    return await trio.run_process(
+        [*PROGRAM, "watch", f"127.0.0.1:{port}", *arguments],
+        check=False, capture_stdout=True, capture_stderr=True, env=environment(tmp_path),
+    )  # fmt: skip
+
+
+async def test_watch_prints_the_events_verbatim_and_nothing_else(tmp_path: Path, nursery: trio.Nursery) -> None:
+    expected = write(tmp_path)
+    port = await serve(nursery, tmp_path)
+    done = await run(port, "--from", "earliest", "--count", str(len(expected)), tmp_path=tmp_path)
+    assert done.stdout == b"".join(event + b"\n" for event in expected)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+async def test_watch_filters_and_warns(tmp_path: Path, nursery: trio.Nursery) -> None:
+    parts = [(event, msgspec.json.decode(event)) for event in write(tmp_path)]
+    wanted = [event for event, part in parts if part["order"]["coin"] == "BTC" and part["order"]["side"] == "B"]
+    port = await serve(nursery, tmp_path)
+    words = ("--from", "earliest", "--coin", "BTC", "--side", "B", "--not-status", "opne", "--count", "5")
+    done = await run(port, *words, tmp_path=tmp_path)
+    assert done.stdout.splitlines() == wanted[:5]
+    assert (done.returncode, done.stderr) == (0, b"hyperwatch: no status 'opne' is known; did you mean 'open'?\n")
+
+
+async def test_watch_says_in_one_line_what_is_wrong_with_a_filter(tmp_path: Path, nursery: trio.Nursery) -> None:
+    done = await run(await serve(nursery, tmp_path), "--user", "0x12", tmp_path=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == (
+        b"hyperwatch: the feed refused the subscription: Invalid subscription: "
+        b"'0x12' is no address: 0x and 40 hex digits are\n"
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_watch_between_two_lines(
+    tmp_path: Path, nursery: trio.Nursery, number: int, code: int
+) -> None:
+    expected = write(tmp_path, blocks=1)
+    port = await serve(nursery, tmp_path)
+    process = await trio.lowlevel.open_process(
+        [*PROGRAM, "watch", f"127.0.0.1:{port}", "--from", "earliest"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    whole = b"".join(event + b"\n" for event in expected)
+    found = b""
+    while len(found) < len(whole):
+        found += await process.stdout.receive_some()
+    process.send_signal(number)
+    assert await process.wait() == code
+    assert found == whole
+    assert b"".join([piece async for piece in process.stdout]) == b""
+    assert b"".join([piece async for piece in process.stderr]) == b""
+
+
+async def test_watch_ends_quietly_where_nobody_reads(tmp_path: Path, nursery: trio.Nursery) -> None:
+    assert sum(map(len, write(tmp_path))) > 2 * 65536  # more than a pipe holds
+    port = await serve(nursery, tmp_path)
+    process = await trio.lowlevel.open_process(
+        [*PROGRAM, "watch", f"127.0.0.1:{port}", "--from", "earliest"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert await process.stdout.receive_some(100)
+    await process.stdout.aclose()
+    assert await process.wait() == 0
+    assert b"".join([piece async for piece in process.stderr]) == b""
+
+
+async def test_watch_draws_a_table_on_a_terminal_and_restores_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    write(tmp_path)
+    port = await serve(nursery, tmp_path)
+
+    def use() -> None:
+        with terminal("watch", f"127.0.0.1:{port}", "--from", "earliest", "--not-status", "opne", "--coin", "BTC",
+                      temporary=tmp_path) as shown:  # fmt: skip
+            assert shown.read_until(r"BTC +(bid|ask) +\w+", 10)
+            assert shown.read_until("no status 'opne' is known", 10)
+            shown.process.send_signal(signal.SIGINT)
+            shown.read_to_end(5)
+            assert shown.process.wait(5) == 130
+            after = shown.raw.rpartition("\x1b[?1049l")  # back from the second screen
+            assert after[1]
+            assert "\x1b[?25h" in shown.raw  # the cursor is seen again
+            assert "hyperwatch: no status 'opne' is known" in after[2]
+
+    await trio.to_thread.run_sync(use)
+
+
+# What it writes to.
+
+
+async def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end() -> None:
+    reader, writer = os.pipe()
+    try:
+        output = Output(writer)
+        with trio.move_on_after(0.01) as scope:
+            await output.write(b"x" * 1_000_000)
+        assert scope.cancelled_caught
+        with pytest.raises(ClosedOutputError):
+            await output.write(b"never after half a line")
+    finally:
+        os.close(reader)  # the thread ends with EPIPE
+        os.close(writer)
+
+
+async def test_a_line_is_written_to_its_end_though_cancelled() -> None:
+    reader, writer = os.pipe()
+    data = b"x" * 200_000
+    found = bytearray()
+
+    def read() -> None:
+        while len(found) < len(data):
+            found.extend(os.read(reader, 65536))
+
+    async def write_cancelled() -> None:
+        with trio.CancelScope() as scope:
+            trio.lowlevel.current_trio_token().run_sync_soon(scope.cancel)
+            await Output(writer).write(data)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, read)
+            nursery.start_soon(write_cancelled)
+        assert bytes(found) == data
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_a_full_disk_is_an_error_that_says_so() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(HyperwatchError, match=r"standard output cannot be written \(No space left on device\)"):
+            await Output(descriptor).write(b"x")
+    finally:
+        os.close(descriptor)
+
+
+# The table's state.
+
+
+def event(coin: str = "BTC", status: str = "open", side: str = "B", **more: object) -> dict[str, object]:
+    order = {"coin": coin, "side": side, "limitPx": "81300.0", "sz": "0.5", "origSz": "1.0"} | more
+    return {"time": "2026-05-05T17:39:13.024123456", "user": "0x" + "ab" * 20, "status": status, "order": order}
+
+
+def orders(*events: dict[str, object], block: int | None = 7, block_ms: int | None = 1000) -> bytes:
+    return msgspec.json.encode({"id": "1", "seq": 1, "blockNumber": block, "blockTime": block_ms, "events": events})
+
+
+def test_the_newest_order_stands_first() -> None:
+    board = Board()
+    board.take("orders", orders(event("BTC"), event("ETH", side="A")), 1250)
+    board.take("orders", orders(event("SOL", "filled"), block=8), 1350)
+    assert [(row.coin, row.side, row.status, row.latency_ms) for row in board.rows] == [
+        ("SOL", "bid", "filled", 350),
+        ("ETH", "ask", "open", 250),
+        ("BTC", "bid", "open", 250),
+    ]
+    assert (board.rows[0].time, board.rows[0].price, board.rows[0].size) == ("17:39:13.024", "81300.0", "0.5/1.0")
+    assert (board.orders, board.block, dict(board.statuses)) == (3, 8, {"open": 2, "filled": 1})
+
+
+def test_a_limit_cuts_the_message_that_reaches_it() -> None:
+    board = Board(limit=3)
+    board.take("orders", orders(event("BTC"), event("ETH")), 0)
+    full = [board.full]
+    board.take("orders", orders(event("SOL"), event("XRP")), 0)
+    full.append(board.full)
+    assert full == [False, True]
+    assert [row.coin for row in board.rows] == ["SOL", "ETH", "BTC"]
+
+
+def test_what_a_busy_feed_sends_does_not_grow_the_board() -> None:
+    board = Board()
+    for _ in range(3):
+        board.take("orders", orders(*[event()] * 1000), 0)
+    assert board.orders == 3000
+    assert len(board.rows) == 200
+
+
+def test_the_plain_layout_has_no_block_and_no_write_time() -> None:
+    board = Board()
+    board.take("orders", orders(event(), block=None, block_ms=None), 0)
+    board.take("cursor", b'{"id":"1","seq":2,"cursor":"c","blockNumber":null,"writeTime":null}', 5000)
+    assert (board.block, board.lag_ms, board.rows[0].latency_ms) == (None, None, None)
+
+
+def test_lag_is_now_minus_the_nodes_write_time() -> None:
+    board = Board()
+    board.take("cursor", b'{"id":"1","seq":2,"cursor":"c","blockNumber":9,"writeTime":4900,"readTime":4910}', 5000)
+    assert (board.block, board.lag_ms) == (9, 100)
+
+
+def test_the_rate_is_taken_over_three_seconds() -> None:
+    board = Board()
+    assert board.tick(0.0) == 0.0
+    for second in range(1, 6):
+        board.take("orders", orders(*[event()] * 100 * second), 0)
+        rate = board.tick(float(second))
+    assert rate == (300 + 400 + 500) / 3
+    assert board.tick(8.0) == 0.0
+
+
+def test_numbers_and_names_of_any_kind_are_shown_and_move_no_cursor() -> None:
+    board = Board()
+    board.take("orders", orders(event("\x1b[2J", limitPx=5, sz=None)), 0)
+    row = board.rows[0]
+    assert (row.coin, row.price, row.size) == ("?[2J", "5", "null/1.0")
+
+
+def test_a_gap_is_counted_and_said_in_words() -> None:
+    edge = {"block": 5, "time": None, "index": 3}
+    gap = {"stream": "node_order_statuses", "reason": "unreadable", "from": edge, "to": {"block": None, "time": 9}}
+    data = msgspec.json.encode({"id": "1", "seq": 1, "cursor": "c", **gap, "readable": False})
+    board = Board()
+    board.take("gap", data, 0)
+    assert board.gaps == 1
+    assert gap_text(data) == (
+        "gap: node_order_statuses from event 3 of block 5 to event 0 of time 9 ms was not delivered (unreadable); "
+        "it cannot be read any more"
+    )
+
+
+@pytest.mark.parametrize(("columns", "user"), [(80, "0xabab "), (120, "0xabab…abab")])
+def test_the_table_fits_the_terminal(columns: int, user: str) -> None:
+    board = Board()
+    board.take("orders", orders(*[event("xyz:SP500", "positionIncreaseAtOpenInterestCapRejected")] * 100), 1350)
+    board.notices.append("n" * 200)
+    file = io.StringIO()
+    console = Console(file=file, width=columns, height=24)
+    console.print(Picture(board, "hyperwatch watch ws://127.0.0.1:8000/ws", 1998.4), height=24)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 24
+    assert max(map(len, lines)) <= columns
+    assert lines[1].rstrip() == "1,998 orders/s   100 orders   block 7   lag -"
+    assert "xyz:SP500" in lines[-1]
+    assert "0.5/1.0" in lines[-1]
+    assert user in lines[-1]
+    assert lines[-1].rstrip().endswith("350 ms")
