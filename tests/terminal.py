@@ -63,7 +63,7 @@ def terminal(*arguments: str, temporary: Path) -> Iterator[Terminal]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     try:
-        with subprocess.Popen(  # noqa: S603  our own program
+        with subprocess.Popen(
             [*PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment(temporary)
         ) as process:
             os.close(slave)

@@ -25,7 +25,7 @@ from hyperwatch.simulate.writer import simulate
 
 @pytest.mark.parametrize("layout", ["streaming", "by-block"])
 def test_a_demo_on_a_pipe_ends_by_itself_and_lost_nothing(tmp_path: Path, layout: str) -> None:
-    done = subprocess.run(  # noqa: S603  our own program
+    done = subprocess.run(
         [*PROGRAM, "demo", "--seconds", "0.5", "--rate", "1000", "--layout", layout],
         check=False, capture_output=True, text=True, env=environment(tmp_path), timeout=30,
     )  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from rich.console import Console
 from terminal import PROGRAM, environment, terminal
 
 from hyperwatch import service
+from hyperwatch.cli import screen
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.screen import ClosedOutputError, Output
 from hyperwatch.cli.table import Board, events_of, gap_text
@@ -319,18 +321,29 @@ async def test_watch_draws_a_table_on_a_terminal_and_restores_it(tmp_path: Path,
 # What it writes to.
 
 
-async def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end() -> None:
+async def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    whole = screen._write_all
+
+    def write_all(descriptor: int, data: bytes) -> None:
+        try:
+            whole(descriptor, data)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("hyperwatch.cli.screen._write_all", write_all)
     reader, writer = os.pipe()
-    try:
-        output = Output(writer)
-        with trio.move_on_after(0.01) as scope:
-            await output.write(b"x" * 1_000_000)
-        assert scope.cancelled_caught
-        with pytest.raises(ClosedOutputError):
-            await output.write(b"never after half a line")
-    finally:
-        os.close(reader)  # the thread ends with EPIPE
-        os.close(writer)
+    output = Output(writer)
+    with trio.move_on_after(0.01) as scope:
+        await output.write(b"x" * 1_000_000)
+    assert scope.cancelled_caught
+    assert not ended.is_set()
+    with pytest.raises(ClosedOutputError):
+        await output.write(b"never after half a line")
+    os.close(reader)  # the thread ends with EPIPE
+    assert await trio.to_thread.run_sync(ended.wait, 5)
+    os.close(writer)  # not before: another test's file may get its number
 
 
 async def test_a_line_is_written_to_its_end_though_cancelled() -> None:

@@ -8,6 +8,7 @@ clients share; a lock on the stream keeps the two writers apart.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import SplitResult, urlsplit
@@ -131,6 +132,7 @@ class Socket:
     def __init__(self, stream: _OwnedStream, websocket: trio_websocket.WebSocketConnection) -> None:
         self._stream = stream
         self._websocket = websocket
+        self._closing: trio.Event | None = None
         self.peer = stream.peer
 
     @property
@@ -152,6 +154,7 @@ class Socket:
     async def send(self, head: bytes, tail: bytes = b"") -> None:
         """Sends a text message, waiting as long as the client takes. Raises GoneError."""
         if self._websocket.closed is not None:
+            await self._closed()
             raise GoneError
         try:
             await self._stream.send_frame(_frame_head(len(head) + len(tail)) + head, tail)
@@ -170,11 +173,22 @@ class Socket:
         try:
             return await self._websocket.get_message()
         except trio_websocket.ConnectionClosed as error:
-            raise GoneError from error
+            closed = error
+        await self._closed()
+        raise GoneError from closed
 
     async def close(self, code: int, reason: str) -> None:
         """The closing handshake. Waits for the client's part of it: the caller's deadline bounds that."""
-        await self._websocket.aclose(code, reason)
+        self._closing = trio.Event()
+        try:
+            await self._websocket.aclose(code, reason)
+        finally:
+            self._closing.set()
+
+    async def _closed(self) -> None:
+        """Waits for a closing handshake of ours: ending the connection earlier would take the client's part from it."""
+        if self._closing is not None:
+            await self._closing.wait()
 
 
 @asynccontextmanager
@@ -348,6 +362,8 @@ def _why(error: BaseException) -> str:
     """Why there is no connection: of the attempts that trio made, the first one's reason."""
     while isinstance(cause := error.__cause__, (OSError, BaseExceptionGroup)):
         error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    if isinstance(error, ssl.SSLError):  # an OSError whose numbers are its own
+        return f"TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
