@@ -12,7 +12,7 @@ from hyperwatch.log.compressed import RecordedFile, Source, open_source
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import Recording, Tree
 from hyperwatch.log.reader import Reader
-from hyperwatch.log.recordings import hour_of
+from hyperwatch.log.scan import hour_of
 from hyperwatch.replay.bounds import Bounds
 
 __all__ = ["Playback", "beginning", "first_inside"]
