@@ -252,6 +252,7 @@ async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch
         return decode(stream, layout, span, cut, pause)
 
     monkeypatch.setattr("hyperwatch.log.head.decode", recording)
+    rig.layout = Layout.PLAIN
     rig.path.write_bytes(SHORT * 25_433)
     await rig.head(grows=False).run()
 
@@ -370,3 +371,93 @@ async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: R
     assert "All parallel workers done: batch 1, 1 workers, 2 lines -> 1 orders" in said[1]
     assert f"of {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
     assert "1 orders delivered to 0 clients" in said[3]
+
+
+async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_place(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperwatch.log.head._RETRY_S", 0)
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="ERROR")
+    head = rig.head()
+    listing, failing = Tree.names, threading.Event()
+
+    def names(self: Tree, after: str | None = None) -> list[str]:
+        if failing.is_set():
+            raise PermissionError(13, "Permission denied", str(self.hourly))
+        return listing(self, after)
+
+    monkeypatch.setattr(Tree, "names", names)
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await until(lambda: len(rig.batches) == 1)
+        await until(lambda: rig.signal.waiting)
+        failing.set()
+        rig.signal.changed.set()
+        await until(lambda: bool(said))
+        append(rig.path, line(2, [event(2)]))
+        await until(lambda: len(rig.batches) == 2)  # an open file is read on even now
+        failing.clear()
+        await rig.write(line(3, [event(3)]))
+        await until(lambda: len(rig.batches) == 3)
+
+    await during(head, body)
+    logger.remove(sink)
+    assert rig.numbers() == [1, 2, 3]
+    assert len(said) == 1
+    assert said[0].startswith("reading waits: [Errno 13] Permission denied: ")
+
+
+async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperwatch.log.head._HARD_S", 0.02)
+    release, named = threading.Event(), trio.Event()
+    said: list[str] = []
+    head = rig.head(deadline_s=0.02)
+    head._pause = lambda: not release.wait()  # type: ignore[assignment]  # a worker that never looks up
+
+    def stuck(what: str) -> None:  # in place of the end of the process
+        said.append(what)
+        named.set()
+        release.set()
+
+    head._stuck = stuck
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await named.wait()
+        await until(lambda: len(rig.batches) == 1)
+
+    await during(head, body)
+    assert said[0].startswith(
+        "a worker has not ended 0.02 s after the deadline of batch 1 (1 lines of 20260505/9 at 0)"
+    )
+    assert head.limiter.borrowed_tokens == 0
+
+
+def test_the_process_of_a_stuck_thread_ends_with_its_own_exit_code() -> None:
+    code = "from hyperwatch.log.stuck import end_process; end_process('a thread of a test')"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+
+    assert done.returncode == 70
+    assert "a thread of a test: ending the process with exit code 70" in done.stderr
+    assert "most recent call first" in done.stderr
+
+
+async def test_a_batch_does_not_lose_time_while_it_waits_for_a_thread(rig: Rig) -> None:
+    head = rig.head(workers=1, deadline_s=0.3)
+    rig.gate.open.clear()
+
+    async def body() -> None:
+        await rig.write(line(1, [event(1)]))
+        await rig.write(line(2, [event(2)]))
+        await until(lambda: head.limiter.statistics().tasks_waiting == 1)
+        await until(lambda: head.counters.deadlines == 1)  # of the first batch, the second waits for its thread
+        rig.gate.open.set()
+        await until(lambda: len(rig.batches) == 2)
+
+    await during(head, body)
+    assert rig.numbers() == [1, 2]
+    assert head.counters.deadlines == 1

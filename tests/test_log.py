@@ -24,7 +24,7 @@ from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import SAMPLES, append, event, events_of, hour_file, line, lines_of, needs_samples, sample
+from support import SAMPLES, TIME, append, event, events_of, hour_file, line, lines_of, needs_samples, sample
 
 BLOCKS = [(7, [event(1), event(2)]), (8, [event(3)]), (9, []), (10, [event(4), event(5), event(6)])]
 EVENTS = [(block, place, raw) for block, events in BLOCKS for place, raw in enumerate(events)]
@@ -117,7 +117,7 @@ def test_every_cursor_goes_on_where_it_stands(tmp_path: Path, layout: Layout) ->
 
 def test_a_cursor_in_the_middle_of_a_line_goes_on_with_its_next_event(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), lines_of(Layout.BY_BLOCK, BLOCKS))
-    cursor = Cursor("node_order_statuses_by_block", (FilePlace("20260505/9", 0, 1),), 7, 1)
+    cursor = Cursor("node_order_statuses_by_block", (FilePlace("20260505/9", 0, 1),), 7, TIME, 1)
 
     assert events_of(read_all(tree(tmp_path, Layout.BY_BLOCK), cursor)) == EVENTS[1:]
 
@@ -251,21 +251,9 @@ def test_the_oversized_error_says_where(tmp_path: Path, monkeypatch: pytest.Monk
     source.close()
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        Cursor("node_order_statuses_streaming", (FilePlace("20260505/3", 0),)),
-        Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 7),)),
-        Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 10**9),)),
-        Cursor("node_order_statuses_streaming", (FilePlace("../9", 7),)),
-        Cursor("node_order_statuses_by_block", (FilePlace("20260505/9", 0),)),
-    ],
-    ids=["file", "middle", "beyond", "path", "layout"],
-)
-def test_a_cursor_whose_place_is_not_there_is_an_error(tmp_path: Path, cursor: Cursor) -> None:
-    append(hour_file(tmp_path, "20260505/9"), lines_of(Layout.STREAMING, BLOCKS))
-    with pytest.raises(CursorError):
-        Reader(tree(tmp_path), cursor)
+def test_a_cursor_of_another_stream_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CursorError, match="one of node_fills, this log is node_order_statuses_streaming"):
+        Reader(tree(tmp_path), Cursor("node_fills"))
 
 
 def pack(path: Path, data: bytes) -> Path:
@@ -336,7 +324,7 @@ def test_the_head_starts_after_the_newest_complete_line_and_knows_the_place_in_i
 
     cursor = at_head(tree(tmp_path, layout))
 
-    assert cursor.places == (FilePlace("20260505/9", len(data)),)
+    assert [(place.file, place.offset) for place in cursor.places] == [("20260505/9", len(data))]
     assert cursor.count == (6 if layout is Layout.PLAIN else 3)
     if layout is not Layout.PLAIN:
         assert cursor.block == 10

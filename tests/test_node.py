@@ -145,10 +145,32 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
 
     (damage,) = decoder.damage
     assert (damage.offset, damage.length_bytes) == (10 + len(good), len(bad) + 1)
-    assert damage.start == bad[:1024]
+    assert damage.data == bad + b"\n"
     assert damage.reason
     assert sum(len(run.events) for run in decoder.runs) == 2
     assert decoder.lines == 3
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("cut", [1, 30, 200, 400])
+def test_a_whole_line_behind_a_torn_one_is_delivered(layout: Layout, cut: int) -> None:
+    torn, whole = lines_of(layout, [(7, [event(1)])])[:cut], lines_of(layout, [(8, [event(2)])])
+    decoder = decoded(layout, torn + whole + lines_of(layout, [(9, [event(3)])]), offset=5)
+
+    (damage,) = decoder.damage
+    assert (damage.offset, damage.data, damage.run) == (5, torn, 0)
+    assert "torn" in damage.reason
+    assert [bytes(raw) for run in decoder.runs for raw in run.events] == [event(2), event(3)]
+    if layout is not Layout.PLAIN:  # there the next event has the same time: one run
+        assert decoder.runs[0].end == 5 + len(torn + whole)
+
+
+def test_an_event_is_not_taken_for_the_line_behind_a_tear() -> None:
+    cut = line(7, [event(1), event(2)])[:-10]
+    decoder = decoded(Layout.BY_BLOCK, cut + b"\n")
+
+    assert decoder.runs == []
+    assert decoder.damage[0].data == cut + b"\n"
 
 
 def test_unknown_statuses_and_unknown_fields_survive() -> None:
@@ -196,6 +218,7 @@ def test_every_recorded_line_can_be_read_and_tells_what_it_is(name: str) -> None
         ([line(1, [event(1)])], (ORDERS, Layout.STREAMING)),
         ([line(1, [event(1)]), line(2, [])], (ORDERS, Layout.BY_BLOCK)),
         ([line(1, [])], (None, Layout.BY_BLOCK)),
+        ([line(1, [event(1), event(2)]), line(1, [event(3)])], (ORDERS, Layout.STREAMING)),
         ([b'["0xab",{"coin":"BTC","tid":5,"time":1}]'], (FILLS, Layout.PLAIN)),
         ([b'{"user":"0xab","coin":"BTC","oid":5,"raw_book_diff":"remove"}'], (DIFFS, Layout.PLAIN)),
         ([b"hello"], None),

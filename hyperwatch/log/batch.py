@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.places import Places
+from hyperwatch.log.gaps import FILE_REMOVED, MISSING_BLOCKS, UNREADABLE, Gap
+from hyperwatch.log.repeats import Repeats
 from hyperwatch.node.events import Damage, Decoder, Run
 from hyperwatch.node.lines import pieces
 from hyperwatch.node.streams import Layout, Stream
+from hyperwatch.node.times import ms_of
 
 __all__ = ["Batch", "Decoded", "Entry", "Span", "assemble", "decode"]
 
+_ENTRY_BYTES = 1500  # of an entry without any, with its cursors
 _EVENT_BYTES = 540  # what the objects of one decoded event take beside its bytes (tracemalloc: 515 to 538)
 
 
@@ -28,12 +32,16 @@ class Span:
     """Where every open file stood before, oldest first; `file` is one of them."""
     skip: int
     """How many events of the first line were taken before."""
+    anew: bool
+    """Whether the file was truncated or replaced, and this is its start."""
     late: bool
     """Whether the lines appeared in an hour file after a newer one existed."""
     read_ms: int
     """When they were read, UTC."""
     damage: tuple[Damage, ...] = ()
     """Lines that are too long to be read; `data` is empty then."""
+    missed: tuple[str, ...] = ()
+    """Files before this one that were removed before they were read."""
 
     @property
     def end(self) -> int:
@@ -42,7 +50,10 @@ class Span:
 
     def after(self, offset: int, taken: int) -> tuple[FilePlace, ...]:
         """Where every open file stands when this one has been read up to there."""
-        return tuple(FilePlace(self.file, offset, taken) if place.file == self.file else place for place in self.places)
+        return tuple(
+            attrs.evolve(place, offset=offset, taken=taken) if place.file == self.file else place
+            for place in self.places
+        )
 
 
 @attrs.frozen
@@ -65,6 +76,10 @@ class Entry:
     after: Cursor
     late: bool
     read_ms: int
+    gaps: tuple[Gap, ...] = ()
+    """What is missing right before it."""
+    repeated: int = 0
+    """How many events at its start were left out, for they had been read before."""
 
 
 @attrs.frozen(eq=False)
@@ -78,6 +93,9 @@ class Batch:
     damage: list[Damage]
     lines: int
     events: int
+    """Without those that were repeats."""
+    repeated: int
+    """Events that the node wrote a second time: left out."""
     weight_bytes: int
     """About what it takes in memory."""
 
@@ -100,24 +118,103 @@ def decode(stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pau
     return Decoded(decoder.runs, decoder.damage, decoder.lines)
 
 
-def assemble(directory: str, span: Span, chunks: Sequence[Decoded], places: Places) -> Batch:
-    """Puts a span's chunks together, in order, and gives every event its place."""
-    before = cursor = Cursor(directory, span.places, places.block, places.count)
-    entries = []
+def assemble(stream: str, directory: str, span: Span, chunks: Sequence[Decoded], repeats: Repeats) -> Batch:
+    """Puts a span's chunks together, in order, gives every event its place, and leaves out what was read before.
+
+    Args:
+        stream: its name.
+        directory: its directory, for cursors.
+        span: the lines.
+        chunks: what they came to.
+        repeats: what was read before; is kept up to date.
+    """
+    if span.anew:
+        repeats.begin_again(span.file)
+    made = _Assembly(stream, directory, span, repeats)
+    for name in span.missed:
+        made.lose(FILE_REMOVED, span.places, f"{name}, removed before it was read")
+    for damage in span.damage:
+        made.damage(damage)
     for chunk in chunks:
-        for run in chunk.runs:
-            first = places.place(run)
-            after = Cursor(directory, span.after(run.end, run.taken), places.block, places.count)
-            entries.append(Entry(run, first, cursor, after, span.late, span.read_ms))
-            cursor = after
-    events = sum(len(entry.run.events) for entry in entries)
-    return Batch(
-        file=span.file,
-        before=before,
-        after=attrs.evolve(cursor, places=span.after(span.end, 0)),
-        entries=entries,
-        damage=[*span.damage, *(damage for chunk in chunks for damage in chunk.damage)],
-        lines=sum(chunk.lines for chunk in chunks) + len(span.damage),
-        events=events,
-        weight_bytes=len(span.data) + events * _EVENT_BYTES,
-    )
+        lost = deque(chunk.damage)
+        for number, run in enumerate(chunk.runs):
+            while lost and lost[0].run == number:
+                made.damage(lost.popleft())
+            made.add(run)
+        for damage in lost:
+            made.damage(damage)
+    return made.batch(sum(chunk.lines for chunk in chunks))
+
+
+class _Assembly:
+    """A batch in the making."""
+
+    def __init__(self, stream: str, directory: str, span: Span, repeats: Repeats) -> None:
+        self._stream = stream
+        self._directory = directory
+        self._span = span
+        self._repeats = repeats
+        self._before = self._cursor_at = self._cursor(span.places)
+        self._entries: list[Entry] = []
+        self._gaps: list[Gap] = []  # before the next entry
+        self._damage: list[Damage] = []
+        self._repeated = 0
+
+    def add(self, run: Run) -> None:
+        """The next events, or the next block without any."""
+        last = self._repeats.block
+        if run.fresh and last is not None and run.block is not None and run.block > last + 1:
+            seen = attrs.evolve(self._cursor_at, block=run.block, time=run.time, count=0)
+            where = f"blocks {last + 1} to {run.block - 1}"
+            self._gaps.append(Gap(self._stream, MISSING_BLOCKS, self._cursor_at, seen, where))
+        verdict = self._repeats.judge(self._span.file, run)
+        self._repeated += verdict.repeated
+        if verdict.repeated:
+            events, keys = run.events[verdict.repeated :], run.keys[verdict.repeated :]
+            run = attrs.evolve(run, events=events, keys=keys, size_bytes=run.size_bytes if events else 0)
+        first = verdict.first + verdict.repeated
+        self._append(run, first, self._span.after(run.end, run.taken), verdict.repeated)
+
+    def damage(self, damage: Damage) -> None:
+        """Lines that could not be read come next."""
+        self._damage.append(damage)
+        end = damage.offset + damage.length_bytes
+        where = f"{self._span.file}, {damage.length_bytes} bytes at {damage.offset}"
+        self.lose(UNREADABLE, self._span.after(end, 0), where)
+
+    def lose(self, reason: str, after: tuple[FilePlace, ...], where: str) -> None:
+        """Something that cannot be delivered comes next."""
+        self._gaps.append(Gap(self._stream, reason, self._cursor_at, self._cursor(after), where))
+
+    def batch(self, lines: int) -> Batch:
+        """All of it."""
+        if self._gaps:
+            self._append(_nothing(self._span, self._repeats), 0, self._span.after(self._span.end, 0))
+        events = sum(len(entry.run.events) for entry in self._entries)
+        return Batch(
+            file=self._span.file,
+            before=self._before,
+            after=attrs.evolve(self._cursor_at, places=self._span.after(self._span.end, 0)),
+            entries=self._entries,
+            damage=self._damage,
+            lines=lines + len(self._span.damage),
+            events=events,
+            repeated=self._repeated,
+            weight_bytes=len(self._span.data) + events * _EVENT_BYTES + (len(self._entries) + 1) * _ENTRY_BYTES,
+        )
+
+    def _append(self, run: Run, first: int, places: tuple[FilePlace, ...], repeated: int = 0) -> None:
+        after = self._cursor(places)
+        gaps, self._gaps = tuple(self._gaps), []
+        span = self._span
+        self._entries.append(Entry(run, first, self._cursor_at, after, span.late, span.read_ms, gaps, repeated))
+        self._cursor_at = after
+
+    def _cursor(self, places: tuple[FilePlace, ...]) -> Cursor:
+        known = self._repeats
+        return Cursor(self._directory, places, known.block, known.time, known.count)
+
+
+def _nothing(span: Span, repeats: Repeats) -> Run:
+    """A run without events, for gaps at the end of a span."""
+    return Run(repeats.block, repeats.time, ms_of(repeats.time), "", False, [], [], 0, 0, span.end, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gzip
 import sys
 import zlib
@@ -18,7 +19,17 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Source", "open_source", "zstd"]
+__all__ = ["Fate", "Source", "open_source", "zstd"]
+
+
+class Fate(enum.Enum):
+    """What has become of an open file."""
+
+    SAME = enum.auto()
+    GONE = enum.auto()
+    """Its name is no more; what it holds can still be read."""
+    ANOTHER = enum.auto()
+    """It was truncated, or its name is now another file's."""
 
 
 class Source(Protocol):
@@ -29,6 +40,12 @@ class Source(Protocol):
 
     def idle_s(self) -> float:
         """How long ago the file was last written."""
+
+    def size_bytes(self) -> int:
+        """How long it is now, uncompressed."""
+
+    def fate(self, offset: int) -> Fate:
+        """What has become of it, where it was read up to `offset`. Raises OSError."""
 
     def close(self) -> None:
         """Lets the file go."""
@@ -86,6 +103,15 @@ class RecordedFile:
 
     def idle_s(self) -> float:
         return float("inf")
+
+    def size_bytes(self) -> int:
+        end = self._held_from + len(self._held)
+        while data := self.read(end, 1024 * 1024):  # no packed file says it
+            end += len(data)
+        return end
+
+    def fate(self, offset: int) -> Fate:  # noqa: ARG002  nobody writes it any more
+        return Fate.SAME
 
     def packed_bytes(self) -> int:
         """How much of the file itself has been read, compressed as it is."""

@@ -2,7 +2,8 @@
 
 A cursor names the place *after* the last event considered: up to two open hour files with an offset in each (a node may
 still append to the old hour while it already writes the new one), and the block being written with the number of its
-events that lie before the cursor.
+events that lie before the cursor. A file is known by its name and by its first line; where it is not what it was, the
+block says where to go on: in another file, in another layout, on another node.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 
-__all__ = ["Cursor", "FilePlace", "covers"]
+__all__ = ["Block", "Cursor", "FilePlace", "covers"]
+
+Block = int | str
+"""A block as far as a layout tells: its number, in the plain layout the time that its events carry."""
 
 _VERSION = 1
 _REMEDY = 'subscribe with a cursor that this service sent, or with "from": "earliest"'
@@ -33,6 +37,8 @@ class FilePlace:
     """Start of the next line, in bytes (of the uncompressed file)."""
     taken: int = 0
     """How many events of that line lie before the place."""
+    head: str = ""
+    """What its first line is known by; "" where that was not complete yet."""
 
 
 @attrs.frozen
@@ -43,15 +49,22 @@ class Cursor:
     """The stream's directory, as in `node_order_statuses_streaming`."""
     places: tuple[FilePlace, ...] = ()
     """Oldest file first. Empty: before everything."""
-    block: int | str | None = None
-    """The last block read, in the plain layout the last event time."""
+    block: int | None = None
+    """The highest block read; None in the plain layout, and before everything."""
+    time: str = ""
+    """That block's time, as the node wrote it."""
     count: int = 0
     """How many events of that block lie before the cursor."""
 
+    @property
+    def key(self) -> Block | None:
+        """The highest block, by number or, in the plain layout, by time; None before everything."""
+        return self.block if self.block is not None else self.time or None
+
     def encode(self) -> str:
-        """The cursor as clients carry it: opaque, URL-safe, about 100 characters."""
-        places = [(place.file, place.offset, place.taken) for place in self.places]
-        wire = _Wire(_VERSION, self.directory, places, self.block, self.count)
+        """The cursor as clients carry it: opaque, URL-safe, about 150 characters."""
+        places = [(place.file, place.offset, place.taken, place.head) for place in self.places]
+        wire = _Wire(_VERSION, self.directory, places, self.block, self.time, self.count)
         return base64.urlsafe_b64encode(msgspec.json.encode(wire)).rstrip(b"=").decode()
 
     @classmethod
@@ -71,17 +84,18 @@ class Cursor:
             what = f"the cursor is of version {wire.version}, this service reads version {_VERSION}"
             raise CursorError(what, _REMEDY)
         places = tuple(FilePlace(*place) for place in wire.places)
-        return cls(wire.directory, places, wire.block, wire.count)
+        return cls(wire.directory, places, wire.block, wire.time, wire.count)
 
 
-_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     version: int
     directory: str
-    places: Annotated[list[tuple[str, _Natural, _Natural]], msgspec.Meta(max_length=2)]
-    block: int | str | None
+    places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=2)]
+    block: int | None
+    time: str
     count: _Natural
 
 
@@ -98,12 +112,13 @@ def covers(later: Cursor, earlier: Cursor, rank: Callable[[str], int]) -> bool:
             at all.
     """
     known = {place.file: place for place in later.places}
+    named = {place.file for place in earlier.places}
     oldest = min((rank(name) for name in known), default=0)
     for place in earlier.places:
         match = known.get(place.file)
         if match is not None:
             if (match.offset, match.taken) < (place.offset, place.taken):
                 return False
-        elif rank(place.file) > oldest and (place.offset or place.taken):
-            return False
+        elif rank(place.file) > oldest and (place.offset or place.taken or not known.keys() & named):
+            return False  # the start of a newer file lies behind all of the older ones
     return True

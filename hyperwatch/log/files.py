@@ -5,6 +5,7 @@ Two kinds of log: a `Tree` that a node may still be writing, and a `Recording` o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -15,7 +16,7 @@ from typing import Protocol
 import attrs
 
 from hyperwatch.errors import DataError, HyperwatchError
-from hyperwatch.log.compressed import Source, open_source
+from hyperwatch.log.compressed import Fate, Source, open_source
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.streams import Layout, Stream, hour_name, hour_rank
@@ -27,6 +28,7 @@ __all__ = [
     "Tree",
     "backlog_bytes",
     "find_trees",
+    "head_of",
     "newest_data_ns",
     "read_lines",
 ]
@@ -67,7 +69,7 @@ class Tree:
     root: Path
     stream: Stream
     layout: Layout
-    grace_s: float = 120.0  # real nodes finish the old hour seconds after the new one exists; two minutes is ample
+    grace_s: float = 120.0
 
     @property
     def hourly(self) -> Path:
@@ -131,11 +133,15 @@ class Recording:
         return open_source(self.paths[self.rank(name)])
 
 
+_HEAD_BYTES = 4096
+
+
 class PlainFile:
     """A file that may be growing, read by place."""
 
     def __init__(self, path: Path) -> None:
         """Opens it. Raises OSError; DataError for what is no regular file (opening a FIFO could wait for ever)."""
+        self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
@@ -153,6 +159,16 @@ class PlainFile:
 
     def idle_s(self) -> float:
         return time.time() - os.fstat(self._fd).st_mtime
+
+    def fate(self, offset: int) -> Fate:
+        try:
+            there = os.stat(self._path)  # noqa: PTH116  the system call is what is meant
+        except FileNotFoundError:
+            return Fate.GONE
+        mine = os.fstat(self._fd)
+        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino) or mine.st_size < offset:
+            return Fate.ANOTHER
+        return Fate.SAME
 
     def close(self) -> None:
         os.close(self._fd)
@@ -173,6 +189,18 @@ class OversizedLineError(HyperwatchError):
         )
         self.offset = offset
         self.end = end
+
+
+def head_of(source: Source) -> str:
+    """What a file's first line is known by: a hash of its first 4 KiB at most; "" while it is not complete.
+
+    Every node writes its own local time there, so the same hour of another node, or a file written anew, differs.
+    """
+    data = source.read(0, _HEAD_BYTES)
+    end = data.find(b"\n")
+    if end < 0 and len(data) < _HEAD_BYTES:
+        return ""
+    return hashlib.blake2b(data[: end if end >= 0 else _HEAD_BYTES], digest_size=6).hexdigest()
 
 
 def read_lines(source: Source, offset: int, max_bytes: int, limit: int | None = None) -> bytes:
@@ -220,7 +248,7 @@ def _oversized(source: Source, offset: int) -> bytes:
     return b""
 
 
-def find_trees(root: Path, stream: Stream) -> list[Tree]:
+def find_trees(root: Path, stream: Stream, grace_s: float = 120.0) -> list[Tree]:
     """The layouts in which `root` holds the stream, the one with the newest data first.
 
     Raises:
@@ -230,7 +258,7 @@ def find_trees(root: Path, stream: Stream) -> list[Tree]:
         what = f"the data directory {root} does not exist" if not root.exists() else f"{root} is not a directory"
         raise DataError(what, "name the node's data directory with --data-dir (usually ~/hl/data)")
     present = set(_listing(root))
-    trees = [Tree(root, stream, layout) for layout in Layout if stream.directory(layout) in present]
+    trees = [Tree(root, stream, layout, grace_s) for layout in Layout if stream.directory(layout) in present]
     return sorted(trees, key=newest_data_ns, reverse=True)
 
 

@@ -12,6 +12,7 @@ A slow stage makes the tail read later: the file is the buffer. So memory does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -20,11 +21,14 @@ import attrs
 import trio
 from loguru import logger
 
+from hyperwatch.errors import DataError, FormatChangedError
 from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
-from hyperwatch.log.places import Places
+from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.ring import Ring
+from hyperwatch.log.start import Start, begin
+from hyperwatch.log.stuck import end_process
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.events import Damage
 from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
@@ -33,6 +37,9 @@ __all__ = ["Changes", "Counters", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
 _ATTEMPTS = 2
+_HARD_S = 10.0  # what a cancelled worker may take to its next look at that: a piece takes a millisecond
+_FORMAT_LINES = 1000
+_RETRY_S = 1.0  # between attempts at files that cannot be read
 _DAMAGE_LOGGED = 5  # of one batch: a damaged file must not fill the disk with log
 
 
@@ -100,6 +107,8 @@ class Head:
             more; then its lines count as unreadable and the next batch goes on.
         pause: called by workers between pieces.
         gate: asked before the ring is filled, about every batch. None: everything passes at once.
+        found: awaited with every batch before it is delivered, for what it lacks.
+        stuck: called with a description of a thread that has not reacted to its cancellation; ends the process.
     """
 
     def __init__(
@@ -114,7 +123,13 @@ class Head:
         deadline_s: float = 30.0,
         pause: Callable[[], None] = trio.from_thread.check_cancelled,
         gate: Gate | None = None,
+        found: Callable[[Batch], Awaitable[None]] | None = None,
+        stuck: Callable[[str], None] = end_process,
     ) -> None:
+        self._found = found
+        self._stuck = stuck
+        self._trouble = ""
+        self._judged_lines = self._judged_failures = 0
         self._log = log
         self._start = start
         self._ring = ring
@@ -126,6 +141,9 @@ class Head:
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
         self.limiter = trio.CapacityLimiter(workers)
+        self._threads = trio.CapacityLimiter(
+            math.inf
+        )  # `limiter` counts them, so that waiting for it takes no deadline
         self.counters = Counters()
         self.stopped = False
 
@@ -142,16 +160,17 @@ class Head:
             OSError: from the files.
             DataError: where a directory cannot be read or a recording is damaged.
         """
+        start = await trio.to_thread.run_sync(begin, self._log, self._start)
         async with trio.open_nursery() as nursery:
             span_out, span_in = trio.open_memory_channel[Span](1)
             slot_out, slot_in = trio.open_memory_channel[_Slot](1)
-            nursery.start_soon(self._tail, span_out)
+            nursery.start_soon(self._tail, start, span_out)
             nursery.start_soon(self._batcher, span_in, slot_out)
-            nursery.start_soon(self._collector, slot_in)
+            nursery.start_soon(self._collector, start, slot_in)
 
-    async def _tail(self, spans: trio.MemorySendChannel[Span]) -> None:
+    async def _tail(self, start: Start, spans: trio.MemorySendChannel[Span]) -> None:
         async with spans:
-            walk = await trio.to_thread.run_sync(Walk, self._log, self._start.places)
+            walk = await trio.to_thread.run_sync(Walk, self._log, start.cursor.places)
             try:
                 with self._reading:
                     await self._read(walk, spans)
@@ -160,17 +179,31 @@ class Head:
 
     async def _read(self, walk: Walk, spans: trio.MemorySendChannel[Span]) -> None:
         while True:
-            span = await trio.to_thread.run_sync(walk.take, BATCH_BYTES)
+            try:
+                span = await trio.to_thread.run_sync(walk.take, BATCH_BYTES)
+            except (OSError, DataError) as error:
+                if self._changes is None:
+                    raise
+                await self._unreadable(error)
+                continue
             if span is not None:
                 await spans.send(span)
             elif self._changes is None:
                 return
             else:
+                self._trouble = ""  # it has looked everywhere
                 rested = trio.current_time() + _LINGER_S
                 self._changes.follow(self._log.directories(place.file for place in walk.places))
                 if await self._changes.wait():
                     walk.look_again()
                 await trio.sleep_until(rested)
+
+    async def _unreadable(self, error: OSError | DataError) -> None:
+        """The files cannot be read just now: the place is kept, and they are tried again."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            logger.error("reading waits: {}; it goes on from the same place when the files can be read", error)
+        await trio.sleep(_RETRY_S)
 
     async def _batcher(self, spans: trio.MemoryReceiveChannel[Span], slots: trio.MemorySendChannel[_Slot]) -> None:
         async with spans, slots, trio.open_nursery() as decoding:
@@ -191,11 +224,11 @@ class Head:
         for attempt in range(1, _ATTEMPTS + 1):
             began = trio.current_time()
             decoded: list[Decoded | None] = [None] * len(cuts)
-            with trio.move_on_after(self._deadline_s) as scope:
+            with trio.CancelScope() as scope:
                 async with trio.open_nursery() as workers:
                     for number, cut in enumerate(cuts):
-                        workers.start_soon(self._work, slot.span, cut, decoded, number)
-            if not scope.cancelled_caught:
+                        workers.start_soon(self._work, slot, cut, decoded, number, scope)
+            if not scope.cancel_called:
                 slot.chunks = [chunk for chunk in decoded if chunk is not None]
                 logger.debug(
                     "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} orders in {:.4f} s",
@@ -211,21 +244,53 @@ class Head:
         else:
             reason = f"not decoded within {_ATTEMPTS} times {self._deadline_s} s"
             data = slot.span.data
-            slot.chunks = [Decoded([], [Damage(slot.span.offset, len(data), reason, data[:1024])], slot.lines)]
+            slot.chunks = [
+                Decoded([], [Damage(slot.span.offset, len(data), reason, b"", lines=slot.lines)], slot.lines)
+            ]
         slot.done.set()
 
-    async def _work(self, span: Span, cut: tuple[int, int], results: list[Decoded | None], number: int) -> None:
-        results[number] = await trio.to_thread.run_sync(
-            decode, self._log.stream, self._log.layout, span, cut, self._pause, limiter=self.limiter
-        )
+    async def _work(
+        self, slot: _Slot, cut: tuple[int, int], results: list[Decoded | None], number: int, batch: trio.CancelScope
+    ) -> None:
+        """Decodes one chunk in a thread. Its deadline begins when it has a thread, and ends the whole batch."""
+        async with self.limiter:
+            watching = trio.CancelScope(shield=True)  # a worker that was cancelled is just what is watched
+            async with trio.open_nursery() as guard:
+                guard.start_soon(self._guard, slot, watching)
+                try:
+                    with trio.move_on_after(self._deadline_s) as scope:
+                        results[number] = await trio.to_thread.run_sync(
+                            decode,
+                            self._log.stream,
+                            self._log.layout,
+                            slot.span,
+                            cut,
+                            self._pause,
+                            limiter=self._threads,
+                        )
+                finally:
+                    watching.cancel("the worker is done")
+                if scope.cancelled_caught:
+                    batch.cancel("the deadline of one of its chunks has passed")
 
-    async def _collector(self, slots: trio.MemoryReceiveChannel[_Slot]) -> None:
-        places = Places(self._start)
+    async def _guard(self, slot: _Slot, watching: trio.CancelScope) -> None:
+        with watching:
+            await trio.sleep(self._deadline_s + _HARD_S)
+            self._stuck(
+                f"a worker has not ended {_HARD_S} s after the deadline of batch {slot.number} "
+                f"({slot.lines} lines of {slot.span.file} at {slot.span.offset})"
+            )
+
+    async def _collector(self, start: Start, slots: trio.MemoryReceiveChannel[_Slot]) -> None:
+        repeats = Repeats(start.cursor, start.passages)
         async with slots:
             async for slot in slots:
                 await slot.done.wait()
-                batch = assemble(self._start.directory, slot.span, slot.chunks, places)
+                batch = assemble(self._log.stream.name, self._start.directory, slot.span, slot.chunks, repeats)
                 self._count(slot.span, batch)
+                if self._found is not None:
+                    await self._found(batch)
+                self._judge(batch)
                 rest: Batch | None = batch
                 while rest is not None:
                     part, rest = await self._admit(rest)
@@ -248,15 +313,33 @@ class Head:
             return admitted
         return None, None
 
+    def _judge(self, batch: Batch) -> None:
+        """Raises FormatChangedError where half of the last _FORMAT_LINES lines could not be read."""
+        self._judged_lines += batch.lines
+        self._judged_failures += sum(damage.lines for damage in batch.damage if damage.data)
+        if self._judged_lines < _FORMAT_LINES:
+            return
+        lines, failures = self._judged_lines, self._judged_failures
+        self._trouble = ""
+        self._judged_lines = self._judged_failures = 0
+        if 2 * failures >= lines:
+            place = batch.before.places[-1]
+            what = (
+                f"{failures} of {lines} lines of {place.file} cannot be read, the last of them from {place.offset} on"
+            )
+            raise FormatChangedError(
+                what, "the node may write a new format: see what it is, and look for a newer hyperwatch"
+            )
+
     def _count(self, span: Span, batch: Batch) -> None:
         self.counters.lines += batch.lines
         self.counters.events += batch.events
         self.counters.size_bytes += span.end - span.offset
-        self.counters.failures += len(batch.damage)
+        self.counters.failures += sum(damage.lines for damage in batch.damage)
         for damage in batch.damage[:_DAMAGE_LOGGED]:
             logger.error(
                 "unreadable: {} bytes of {} at offset {}: {}; they begin {!r}",
-                damage.length_bytes, batch.file, damage.offset, damage.reason, damage.start[:80],
+                damage.length_bytes, batch.file, damage.offset, damage.reason, damage.data[:80],
             )  # fmt: skip
         if len(batch.damage) > _DAMAGE_LOGGED:
             logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)

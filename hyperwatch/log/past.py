@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
+import attrs
 import trio
 
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, backlog_bytes
+from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.node.lines import BATCH_BYTES
 
-__all__ = ["Past", "polite_pause"]
+__all__ = ["Past", "Start", "polite_pause"]
 
 _READERS = 2  # at once: each holds the interpreter while it decodes, and the head comes first
 _REST_S = 5e-5
@@ -30,42 +33,72 @@ def polite_pause() -> None:
     time.sleep(_REST_S)
 
 
+@attrs.frozen
+class Start:
+    """Where a subscription begins."""
+
+    cursor: Cursor
+    serial: int | None
+    """The ring's number of the first entry there; None where the files serve it."""
+    gap: Gap | None = None
+    """What the cursor that was asked for would have had, and is gone."""
+
+
 class Past:
     """Opens the log at cursors and reads it there.
 
     Args:
         log: the files.
         ring: what of them the head has decoded last.
+        note: is told, in a thread, of what a cursor would have had and is gone.
     """
 
-    def __init__(self, log: Log, ring: Ring) -> None:
+    def __init__(self, log: Log, ring: Ring, note: Callable[[Gap], None] = lambda _: None) -> None:
+        self._note = note
         self.log = log
         self._ring = ring
         self._limiter = trio.CapacityLimiter(_READERS)
 
-    async def start(self, wish: Cursor | Literal["earliest"] | None) -> tuple[Cursor, Reader | None]:
-        """Where a new subscription begins, and the reader that serves it from there; None where the ring does.
+    async def start(self, wish: Cursor | Literal["earliest"] | None) -> Start:
+        """Where a new subscription begins.
 
         Raises:
-            CursorError: where there is no such place.
-            DataError: where the files cannot be read.
+            CursorError: where it is a cursor of another stream.
+            OSError: where a file cannot be opened.
+            DataError: where a directory cannot be read.
         """
-        return await trio.to_thread.run_sync(self._start, wish, self._ring.end, limiter=self._limiter)
+        if wish is None:
+            # The newest complete line is where the head stands, unless it has a backlog. Not under the readers' limiter:
+            # who wants the present does not wait for those who read the past.
+            newest = await trio.to_thread.run_sync(self._beyond_head, self._ring.end)
+            if newest is None:
+                return Start(self._ring.end, self._ring.end_serial)  # both at once, now: nothing lies between
+            wish = newest
+        elif wish == "earliest":
+            wish = Cursor(self._ring.end.directory)
+        cursor, gap = await trio.to_thread.run_sync(self._resolve, wish, limiter=self._limiter)
+        return Start(cursor, None, gap)
 
     async def open(self, cursor: Cursor) -> Reader:
         """A reader that begins there. Raises CursorError, DataError."""
-        return await trio.to_thread.run_sync(Reader, self.log, cursor, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self._open, cursor, limiter=self._limiter)
 
     async def next(self, reader: Reader, until: Cursor) -> Batch | None:
         """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError."""
         return await trio.to_thread.run_sync(reader.next, until, polite_pause, limiter=self._limiter)
 
-    def _start(self, wish: Cursor | Literal["earliest"] | None, head: Cursor) -> tuple[Cursor, Reader | None]:
-        if wish is None:
-            # The newest complete line is where the head stands, unless it has a backlog.
-            if not isinstance(self.log, Tree) or backlog_bytes(self.log, head) <= BATCH_BYTES:
-                return head, None
-            wish = at_head(self.log)
-        elif wish == "earliest":
-            wish = Cursor(head.directory)
-        return wish, Reader(self.log, wish)
+    def _beyond_head(self, head: Cursor) -> Cursor | None:
+        if isinstance(self.log, Tree) and backlog_bytes(self.log, head) > BATCH_BYTES:
+            return at_head(self.log)
+        return None
+
+    def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:
+        reader = self._open(wish)
+        reader.close()  # opened again when it is its turn: until then it is a cursor, and holds no file
+        return reader.start, reader.gap
+
+    def _open(self, cursor: Cursor) -> Reader:
+        reader = Reader(self.log, cursor)
+        if reader.gap is not None:
+            self._note(reader.gap)
+        return reader

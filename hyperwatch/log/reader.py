@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hyperwatch.errors import CursorError
 from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
-from hyperwatch.log.places import Places
+from hyperwatch.log.repeats import Repeats
+from hyperwatch.log.start import begin
 from hyperwatch.log.walk import Walk
 
 __all__ = ["READ_BYTES", "Reader"]
@@ -21,27 +21,30 @@ class Reader:
 
     Args:
         log: the files.
-        start: where to begin.
+        wish: where to begin. Where its files are not what they were, reading begins at its block.
 
     Raises:
-        CursorError: where its place is not in the log, or it is a cursor of another log.
-        OSError: where one of its files cannot be opened for another reason.
+        CursorError: where it is a cursor of another stream.
+        OSError: where a file cannot be opened.
+        DataError: where a directory cannot be read.
     """
 
-    def __init__(self, log: Log, start: Cursor) -> None:
-        own = log.stream.directory(log.layout)
-        if start.directory != own:
-            what = f"the cursor is one of {start.directory}, this log is {own}"
-            raise CursorError(what, "use it where it was made")
+    def __init__(self, log: Log, wish: Cursor) -> None:
+        start = begin(log, wish)
         self._log = log
-        self._directory = own
-        self._walk = Walk(log, start.places)
-        self._places = Places(start)
+        self.start = start.cursor
+        """The wish, in the words of this log's files."""
+        self._directory = start.cursor.directory
+        self._walk = Walk(log, start.cursor.places)
+        self._repeats = Repeats(start.cursor, start.passages)
+        self.gap = start.gap
+        """What the cursor would have had, and is gone."""
 
     @property
     def cursor(self) -> Cursor:
         """Where the next batch begins."""
-        return Cursor(self._directory, self._walk.places, self._places.block, self._places.count)
+        known = self._repeats
+        return Cursor(self._directory, self._walk.places, known.block, known.time, known.count)
 
     def next(self, until: Cursor | None, pause: Callable[[], None]) -> Batch | None:
         """The next batch, or None at `until` or at the log's present end.
@@ -60,7 +63,7 @@ class Reader:
     def decode(self, span: Span, pause: Callable[[], None]) -> Batch:
         """The second half: a span's events."""
         chunk = decode(self._log.stream, self._log.layout, span, (0, len(span.data)), pause)
-        return assemble(self._directory, span, [chunk], self._places)
+        return assemble(self._log.stream.name, self._directory, span, [chunk], self._repeats)
 
     def look_again(self) -> None:
         """A file may have appeared: look at the next call."""

@@ -1,54 +1,299 @@
-"""Where the head begins: at the newest complete line. Blocking I/O."""
+"""Where reading begins: at the newest complete line, or where a cursor says. Blocking I/O."""
 
 from __future__ import annotations
 
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import PlainFile, Tree
-from hyperwatch.log.places import Places
-from hyperwatch.node.events import Decoder
+from collections.abc import Callable
+
+import attrs
+
+from hyperwatch.errors import CursorError
+from hyperwatch.log.compressed import Source
+from hyperwatch.log.cursor import Block, Cursor, FilePlace
+from hyperwatch.log.files import Log, PlainFile, Tree, head_of, read_lines
+from hyperwatch.log.gaps import PLACE_GONE, Gap
+from hyperwatch.log.repeats import Passage, key_of
+from hyperwatch.node.events import Decoder, Run
 from hyperwatch.node.lines import LINE_BYTES
+from hyperwatch.node.streams import Layout
 
-__all__ = ["at_head"]
+__all__ = ["Start", "at_head", "begin", "seek"]
 
-_WINDOW_BYTES = 8 * 1024 * 1024  # three times the largest block measured (3,886 events of 603 bytes)
+_WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
+_LINE_BYTES = 4096  # a first guess
+
+
+@attrs.frozen
+class Start:
+    """A place to read from, and what is known of what lies before it."""
+
+    cursor: Cursor
+    passages: dict[str, Passage] = attrs.Factory(dict)
+    gap: Gap | None = None
+    """What the cursor that was asked for would have had, and is gone."""
+
+
+@attrs.frozen
+class _Tail:
+    """The last block before a place in a file."""
+
+    run: Run
+    count: int
+    """How many of its events lie there."""
+    whole: bool
+    """Whether nothing else lies before the place in this file."""
 
 
 def at_head(tree: Tree) -> Cursor:
-    """The cursor after the newest complete line, with that line's block and how many of its events lie before.
-
-    Reads the last 8 MiB: in the streaming and plain layouts a place in a block is found by counting.
+    """The cursor after the newest complete line.
 
     Raises:
         OSError: from the files.
         DataError: where a directory cannot be read.
     """
-    names = tree.names()[-2:]
-    counted = Places(Cursor(tree.stream.directory(tree.layout)))
     places = []
+    highest: _Tail | None = None
+    names = tree.names()[-2:]
     for name in names:
         source = PlainFile(tree.hourly / name)
         try:
-            start, data = _last_lines(source)
+            end = _last_line_end(source)
+            highest = _higher(highest, _tail(tree, source, end))
             if name == names[-1] or source.idle_s() <= tree.grace_s:
-                places.append(FilePlace(name, start + len(data)))
+                places.append(FilePlace(name, end, head=head_of(source) if end else ""))
         finally:
             source.close()
-        decoder = Decoder(tree.stream, tree.layout, start)
-        decoder.feed(data)
-        for run in decoder.runs:
-            counted.place(run)
-    return Cursor(tree.stream.directory(tree.layout), tuple(places), counted.block, counted.count)
+    cursor = Cursor(tree.stream.directory(tree.layout), tuple(places))
+    if highest is None:
+        return cursor
+    return attrs.evolve(cursor, block=highest.run.block, time=highest.run.time, count=highest.count)
 
 
-def _last_lines(source: PlainFile) -> tuple[int, bytes]:
-    """(offset, the whole lines from there to the last line's end), about _WINDOW_BYTES of them."""
-    size = source.size_bytes()
-    window = _WINDOW_BYTES
-    while True:
-        start = max(0, size - window)
-        data = source.read(start, size - start)
-        first = data.find(b"\n") + 1 if start else 0
-        end = data.rfind(b"\n") + 1
-        if end > first or not start or window > LINE_BYTES:
-            return start + first, data[first:end]
-        window *= 2
+def begin(log: Log, wish: Cursor) -> Start:
+    """Where to read for a cursor: at its place in its files where they are what they were, else at its block.
+
+    Args:
+        log: what to read; the cursor may be another layout's or another node's of the same stream.
+        wish: the cursor.
+
+    Raises:
+        CursorError: where it is another stream's.
+        OSError: from the files.
+        DataError: where a directory cannot be read.
+    """
+    own = log.stream.directory(log.layout)
+    if len({place.file for place in wish.places}) < len(wish.places):
+        what = "the cursor names a file twice"
+        raise CursorError(what, "use it as it was sent")
+    if wish.directory not in {log.stream.directory(layout) for layout in Layout}:
+        what = f"the cursor is one of {wish.directory}, this log is {own}"
+        raise CursorError(what, "use it where it was made")
+    if wish.directory == own:
+        passages = _at_places(log, wish)
+        if passages is not None:
+            return Start(wish, passages)
+    by_block = wish.directory == log.stream.directory(Layout.BY_BLOCK)
+    whole = by_block and not any(place.taken for place in wish.places)  # each of its lines is a block
+    return _at_block(log, attrs.evolve(wish, directory=own), whole=whole)
+
+
+def seek(log: Log, source: Source, size_bytes: int, below: Callable[[Run], bool]) -> int:
+    """The offset of a line that is not `below`, right behind one that is; 0 where none is, the end where all are.
+
+    Bisects on what the lines say. Blocks rise in a file but for node restarts, which write blocks again: everything
+    that is not below is then found behind every place where this can end.
+    """
+    low, high = 0, size_bytes
+    while low < high:
+        middle = (low + high) // 2
+        start = _line_after(source, middle) if middle else 0
+        run, _ = _run_at(log, source, start) if start < high else (None, start)
+        if run is None or not below(run):
+            high = middle
+        else:
+            low = max(start, middle) + 1
+    return _line_after(source, low) if low else 0
+
+
+def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
+    """What lies before the cursor's places; None where one of them is not there any more."""
+    passages: dict[str, Passage] = {}
+    for place in wish.places:
+        try:
+            source = log.open(place.file)
+        except (FileNotFoundError, NotADirectoryError, KeyError):
+            return None
+        try:
+            if not _is_there(source, place):
+                return None
+            tail = _tail(log, source, place.offset)
+        finally:
+            source.close()
+        if not place.offset and wish.key is not None and wish.key not in {known.last for known in passages.values()}:
+            # No hour that begins within a block, for then the old one would end with it: a file that was begun anew.
+            passages[place.file] = Passage(wish.key, 0, repeating=True)
+        elif tail is not None:
+            passages[place.file] = _passage(tail, wish, newest=place is wish.places[-1])
+    return passages
+
+
+def _is_there(source: Source, place: FilePlace) -> bool:
+    if place.head and head_of(source) != place.head:
+        return False
+    return not place.offset or source.read(place.offset - 1, 1) == b"\n"
+
+
+def _passage(tail: _Tail, wish: Cursor, *, newest: bool) -> Passage:
+    last = key_of(tail.run)
+    if last == wish.key:
+        return Passage(last, wish.count)  # the block may have begun in another file
+    return Passage(last, tail.count, repeating=newest and _less(last, wish.key))
+
+
+def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
+    """The first line of the cursor's block, or what is left behind it.
+
+    Args:
+        log: what to read.
+        wish: the cursor.
+        whole: whether its block is known to have no more events than it counts.
+    """
+    if wish.key is None:
+        return Start(Cursor(wish.directory))
+    names = log.names()
+    if not names:
+        return Start(attrs.evolve(wish, places=()))
+    below = _below(log, wish)
+    place, run, first = _find(log, names, below)
+    start = attrs.evolve(_known_here(log, wish, run), places=(place,))
+    gap = None
+    if first and (run is None or not (_same(run, wish) or (whole and run.block == (wish.block or 0) + 1))):
+        to = attrs.evolve(start, block=run.block, time=run.time, count=0) if run else start
+        gap = Gap(log.stream.name, PLACE_GONE, wish, to)
+    key = start.key
+    return Start(start, {place.file: Passage(key, 0, repeating=True)} if key is not None else {}, gap)
+
+
+def _find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
+    """(the first line that is not below, what it says, whether nothing lies before it)."""
+    before = [name for name in names if (first := _first_run(log, name)) is not None and below(first)]
+    name = before[-1] if before else names[0]
+    source = log.open(name)
+    try:
+        offset = seek(log, source, source.size_bytes(), below) if before else 0
+        run, _ = _run_at(log, source, offset)
+        place = FilePlace(name, offset, head=head_of(source))
+    finally:
+        source.close()
+    following = names[names.index(name) + 1 :]
+    if run is None and following:
+        return FilePlace(following[0], 0), _first_run(log, following[0]), False
+    return place, run, not before
+
+
+def _known_here(log: Log, wish: Cursor, run: Run | None) -> Cursor:
+    """The cursor's block in this log's own words: numbers and times do not name each other without a line of both."""
+    if log.layout is Layout.PLAIN:
+        return attrs.evolve(wish, block=None)
+    if wish.block is not None:
+        return wish
+    if run is not None and run.time == wish.time:
+        return attrs.evolve(wish, block=run.block)
+    return attrs.evolve(wish, time="", count=0)
+
+
+def _below(log: Log, wish: Cursor) -> Callable[[Run], bool]:
+    number = wish.block
+    if number is not None and log.layout is not Layout.PLAIN:
+        return lambda run: run.block is not None and run.block < number
+    return lambda run: run.time < wish.time
+
+
+def _same(run: Run, wish: Cursor) -> bool:
+    return run.block == wish.block if run.block is not None and wish.block is not None else run.time == wish.time
+
+
+def _less(block: Block, other: Block | None) -> bool:
+    if isinstance(block, str):
+        return isinstance(other, str) and block < other
+    return isinstance(other, int) and block < other
+
+
+def _higher(one: _Tail | None, two: _Tail | None) -> _Tail | None:
+    """The later of two files' last blocks, with what of it lies in the earlier file."""
+    if one is None or two is None:
+        return two or one
+    first, second = key_of(one.run), key_of(two.run)
+    if first == second:
+        whole = two.whole and not two.run.fresh
+        return _Tail(two.run, one.count + two.count if whole else two.count, one.whole)
+    return one if _less(second, first) else two
+
+
+def _tail(log: Log, source: Source, end: int) -> _Tail | None:
+    """The last block of a file's first `end` bytes; None where no line of them can be read."""
+    window = min(end, _WINDOW_BYTES)
+    while window:
+        start, lines = _whole_lines(source, end - window, end)
+        decoder = Decoder(log.stream, log.layout, start)
+        decoder.feed(lines)
+        runs = decoder.runs
+        last = [run for run in runs if key_of(run) == key_of(runs[-1])]
+        if runs and (len(last) < len(runs) or runs[-1].fresh or window == end or window > LINE_BYTES):
+            count = len(runs[-1].events) + runs[-1].skipped if runs[-1].fresh else sum(len(run.events) for run in last)
+            return _Tail(runs[-1], count, whole=start == 0 and len(last) == len(runs))
+        if window == end or window > LINE_BYTES:
+            return None
+        window = min(end, window * 2)
+    return None
+
+
+def _whole_lines(source: Source, start: int, end: int) -> tuple[int, bytes]:
+    """(offset, the whole lines of a file between two places); `end` is a line's start."""
+    data = source.read(start, end - start)
+    cut = data.find(b"\n") + 1 if start and source.read(start - 1, 1) != b"\n" else 0
+    return start + cut, data[cut:]
+
+
+def _last_line_end(source: PlainFile) -> int:
+    end = source.size_bytes()
+    while end:
+        start = max(0, end - _WINDOW_BYTES)
+        found = source.read(start, end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _first_run(log: Log, name: str) -> Run | None:
+    try:
+        source = log.open(name)
+    except FileNotFoundError:
+        return None
+    try:
+        return _run_at(log, source, 0)[0]
+    finally:
+        source.close()
+
+
+def _run_at(log: Log, source: Source, offset: int) -> tuple[Run | None, int]:
+    """(the first line from there that can be read, its offset)."""
+    while lines := read_lines(source, offset, _LINE_BYTES):
+        line = lines[: lines.index(b"\n") + 1]
+        decoder = Decoder(log.stream, log.layout, offset)
+        decoder.feed(line)
+        if decoder.runs:
+            return decoder.runs[-1], offset
+        offset += len(line)
+    return None, offset
+
+
+def _line_after(source: Source, offset: int) -> int:
+    """The first line's start at or behind a place."""
+    place = offset - 1
+    while data := source.read(place, _WINDOW_BYTES):
+        found = data.find(b"\n")
+        if found >= 0:
+            return place + found + 1
+        place += len(data)
+    return place

@@ -6,36 +6,56 @@ import time
 from collections.abc import Callable, Iterable
 
 import attrs
+from loguru import logger
 
-from hyperwatch.errors import CursorError
+from hyperwatch.errors import CursorError, DataError
 from hyperwatch.log.batch import Span
-from hyperwatch.log.compressed import Source
+from hyperwatch.log.compressed import Fate, Source
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Log, OversizedLineError, read_lines
+from hyperwatch.log.files import Log, OversizedLineError, head_of, read_lines
 from hyperwatch.node.events import Damage
 
 __all__ = ["Walk"]
 
-_LOOK_S = 0.25  # how long "there is no newer file" is believed; a directory listing costs 50 us
+LOOK_S = 0.25  # how long "there is no newer file" is believed; a directory listing costs 50 us
+GONE_S = 30.0  # how long a removed file is kept open: its space on the disk is free within a minute
 
 
 @attrs.define
 class _Open:
+    """A file that has been reached. Without a source it was let go: only its place is still known."""
+
     name: str
-    source: Source
+    source: Source | None
     offset: int
     taken: int = 0
+    head: str = ""
+    anew: bool = False
+    """Whether it was truncated or replaced, and nothing of it has been read since."""
+    gone_s: float | None = None
+    """Since when its name has been gone, by the monotonic clock."""
+
+    def place(self) -> FilePlace:
+        return FilePlace(self.name, self.offset, self.taken, self.head)
+
+    def close(self) -> None:
+        if self.source is not None:
+            self.source.close()
+            self.source = None
 
 
 class Walk:
     """A place in the log that moves forward.
 
-    At most two files are open: the newest reached, and the one before it while it may still grow.
+    At most two files are open: the newest reached, and the one before it while it may still grow. A file that was
+    truncated or replaced is read from its start again: what of it was read before is known by its blocks. A file that
+    was removed is read to its end and let go GONE_S later.
 
     Args:
         log: the files.
         places: where to start, oldest first. Empty: at the oldest file there is.
         now_ms: the wall clock, UTC.
+        monotonic_s: the clock that waits are measured by.
 
     Raises:
         CursorError: where one of the places is not there any more.
@@ -46,12 +66,18 @@ class Walk:
         self,
         log: Log,
         places: Iterable[FilePlace] = (),
+        *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._now_ms = now_ms
-        self._looked = -_LOOK_S
+        self._monotonic_s = monotonic_s
+        self._looked_s = -LOOK_S
         self._open: list[_Open] = []
+        self._listed: list[str] = []
+        self._odd: set[str] = set()  # FIFOs and the like, named once in the log
+        self._missed: list[str] = []  # seen, and removed before they were reached: the next span tells
         try:
             for place in places:
                 self._open.append(self._at(place))
@@ -62,11 +88,11 @@ class Walk:
     @property
     def places(self) -> tuple[FilePlace, ...]:
         """Where each open file stands, oldest first."""
-        return tuple(FilePlace(file.name, file.offset, file.taken) for file in self._open)
+        return tuple(file.place() for file in self._open)
 
     def look_again(self) -> None:
         """A file may have appeared: look at the next call."""
-        self._looked = -_LOOK_S
+        self._looked_s = -LOOK_S
 
     def take(self, max_bytes: int, until: Cursor | None = None) -> Span | None:
         """The next whole lines, about `max_bytes` of them and never beyond `until`; None where there are none now.
@@ -85,13 +111,21 @@ class Walk:
                 return None
             if self._open and (span := self._read(self._open[-1], max_bytes, until)):
                 return span
-            self._open.append(_Open(newer, self._log.open(newer), 0))
-            self._let_go()
+            if self._look_after(self._monotonic_s()):
+                continue
+            try:
+                self._open_next(newer)
+            except FileNotFoundError:
+                self._missed.append(newer)  # removed since it was listed
+                self._listed.remove(newer)
+            except DataError as error:
+                self._odd.add(newer)
+                logger.error("{}; it is passed over", error)
 
     def close(self) -> None:
         """Lets every file go."""
         while self._open:
-            self._open.pop().source.close()
+            self._open.pop().close()
 
     def _at(self, place: FilePlace) -> _Open:
         remedy = 'what was there cannot be read any more; subscribe with "from": "earliest" for what is left'
@@ -100,31 +134,48 @@ class Walk:
         except (FileNotFoundError, KeyError) as error:
             what = f"there is no file {place.file} in this log"
             raise CursorError(what, remedy) from error
-        if place.offset and source.read(place.offset - 1, 1) != b"\n":
+        other = place.head and head_of(source) != place.head
+        if other or (place.offset and source.read(place.offset - 1, 1) != b"\n"):
             source.close()
-            what = f"no line of {place.file} starts at {place.offset}: it is not the file that the cursor was made for"
+            what = (
+                f"{place.file} is not the file that the cursor was made for, or does not reach {place.offset} any more"
+            )
             raise CursorError(what, remedy)
-        return _Open(place.file, source, place.offset, place.taken)
+        return _Open(place.file, source, place.offset, place.taken, place.head)
+
+    def _open_next(self, name: str) -> None:
+        source = self._log.open(name)
+        self._open.append(_Open(name, source, 0))
+        self._listed.remove(name)
+        self._let_go()
 
     def _read(self, file: _Open, max_bytes: int, until: Cursor | None) -> Span | None:
+        if file.source is None:
+            return None
+        limit = self._limit(file.name, until)
+        try:
+            data = read_lines(file.source, file.offset, max_bytes, limit)
+            if not data:
+                return None
+            file.head = file.head or head_of(file.source)
+            damage: tuple[Damage, ...] = ()
+        except OversizedLineError as error:
+            data = b""
+            damage = (Damage(error.offset, error.end - error.offset, "longer than a line may be", b""),)
         span = Span(
             file=file.name,
             offset=file.offset,
-            data=b"",
+            data=data,
             places=self.places,
             skip=file.taken,
+            anew=file.anew,
             late=file is not self._open[-1],
             read_ms=self._now_ms(),
+            damage=damage,
+            missed=tuple(self._missed),
         )
-        try:
-            data = read_lines(file.source, file.offset, max_bytes, self._limit(file.name, until))
-            if not data:
-                return None
-            span = attrs.evolve(span, data=data)
-        except OversizedLineError as error:
-            damage = Damage(error.offset, error.end - error.offset, "longer than a line may be", b"")
-            span = attrs.evolve(span, damage=(damage,))
-        file.offset, file.taken = span.end, 0
+        self._missed.clear()
+        file.offset, file.taken, file.anew = span.end, 0, False
         return span
 
     def _limit(self, name: str, until: Cursor | None) -> int | None:
@@ -139,18 +190,55 @@ class Walk:
         return None if oldest is not None and self._log.rank(name) < self._log.rank(oldest) else 0
 
     def _newer(self, until: Cursor | None) -> str | None:
-        if time.monotonic() - self._looked < _LOOK_S:
+        """The next file, if there is one; else, once in LOOK_S, sees what has become of those that are open."""
+        now_s = self._monotonic_s()
+        if now_s - self._looked_s < LOOK_S:
             return None
         names = self._log.names(self._open[-1].name if self._open else None)
+        self._missed += [name for name in self._listed if name not in names]
+        names = [name for name in names if name not in self._odd]
+        self._listed = names
         name = next(iter(names), None)
         if name is not None and self._limit(name, until) != 0:
             return name
         if until is None:
-            self._looked = time.monotonic()
+            self._looked_s = now_s
+            self._look_after(now_s)
             self._let_go()
         return None
 
+    def _look_after(self, now_s: float) -> bool:
+        """Opens anew what was replaced, and lets go what was removed.
+
+        Returns:
+            Whether anything was opened anew.
+        """
+        anew = False
+        for number, file in enumerate(self._open):
+            fate = Fate.ANOTHER if file.source is None else file.source.fate(file.offset)
+            if fate is Fate.ANOTHER:
+                self._open[number] = self._reopened(file)
+                anew = anew or self._open[number] is not file
+            elif fate is Fate.SAME:
+                file.gone_s = None
+            elif file.gone_s is None:
+                file.gone_s = now_s
+            elif now_s - file.gone_s > GONE_S:
+                file.close()
+        return anew
+
+    def _reopened(self, file: _Open) -> _Open:
+        """The file that has its name now, from its start; itself, closed, where there is none."""
+        file.close()
+        try:
+            return _Open(file.name, self._log.open(file.name), 0, anew=True)
+        except FileNotFoundError:
+            return file
+
     def _let_go(self) -> None:
         """Closes older files that will not grow any more; two stay at most."""
-        while len(self._open) > 1 and (len(self._open) > 2 or self._open[0].source.idle_s() > self._log.grace_s):  # noqa: PLR2004  two is the number that a cursor can name
-            self._open.pop(0).source.close()
+        while len(self._open) > 1 and (len(self._open) > 2 or self._settled(self._open[0])):  # noqa: PLR2004  two is the number that a cursor can name
+            self._open.pop(0).close()
+
+    def _settled(self, file: _Open) -> bool:
+        return file.source is None or file.source.idle_s() > self._log.grace_s

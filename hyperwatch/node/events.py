@@ -21,7 +21,7 @@ Raw = msgspec.Raw | bytes
 
 RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
 
-_BYTES_KEPT = 1024  # of a damaged line, for the log
+_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
 
 
 @attrs.define
@@ -48,6 +48,22 @@ class Run:
     """Offset in the file of the first line that is not wholly in this run."""
     taken: int
     """How many events of that line are in this run or before it."""
+    _users: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _coins: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+
+    @property
+    def users(self) -> frozenset[str]:
+        """The accounts of its events; looked up once, for however many ask."""
+        if self._users is None:
+            self._users = frozenset(key.user for key in self.keys)
+        return self._users
+
+    @property
+    def coins(self) -> frozenset[str]:
+        """The coins of its events; looked up once, for however many ask."""
+        if self._coins is None:
+            self._coins = frozenset(key.coin for key in self.keys)
+        return self._coins
 
     @property
     def written_ms(self) -> int | None:
@@ -65,8 +81,11 @@ class Damage:
     offset: int
     length_bytes: int
     reason: str
-    start: bytes
-    """The first KiB."""
+    data: bytes
+    """The bytes themselves; b"" where there were too many to keep."""
+    run: int = 0
+    """How many of the decoder's runs come before them."""
+    lines: int = 1
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -86,6 +105,9 @@ class _Plain(NamedTuple):
     block_number: int | None
     events: list[bytes]
 
+
+_OPENING = b'{"local_time":'
+_ODD = "not one document a line"
 
 _Row = tuple[_Envelope | _Plain, list[Keys]]
 
@@ -112,8 +134,10 @@ class Decoder:
     def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
         self._keys = stream.keys.decode
         self._layout = layout
+        self._opening = stream.opening if layout is Layout.PLAIN else _OPENING
         self._offset = offset
         self._skip = skip
+        self._torn = False
         self.runs: list[Run] = []
         self.damage: list[Damage] = []
         self.lines = 0
@@ -137,10 +161,31 @@ class Decoder:
                 (row,) = self._rows(line + b"\n", 1)
                 self._take(row, len(line) + 1)
             except _UNREADABLE as error:
-                reason = f"{type(error).__name__}: {error}"
-                self.damage.append(Damage(self._offset, len(line) + 1, reason, line[:_BYTES_KEPT]))
-                self._offset += len(line) + 1
-                self._skip = 0
+                self._take_behind_tear(line, f"{type(error).__name__}: {error}")
+
+    def _take_behind_tear(self, line: bytes, reason: str) -> None:
+        """Sets a damaged line aside, but for a whole line at its end.
+
+        A node that dies in the middle of a line goes on behind it, without a newline between.
+        """
+        offset, opening = self._offset, self._opening
+        tear = line.find(opening, 1)
+        while tear > 0:
+            try:
+                (row,) = self._rows(line[tear:] + b"\n", 1)
+            except _UNREADABLE:
+                tear = line.find(opening, tear + 1)
+                continue
+            self._set_aside(offset, line[:tear], f"torn; {reason}")
+            self._take(row, len(line) + 1)
+            return
+        self._set_aside(offset, line + b"\n", reason)
+        self._offset += len(line) + 1
+        self._skip = 0
+
+    def _set_aside(self, offset: int, data: bytes, reason: str) -> None:
+        self.damage.append(Damage(offset, len(data), reason, data[:_BYTES_KEPT], len(self.runs)))
+        self._torn = True  # the next line begins a run: between the two something is missing
 
     def _rows(self, piece: bytes, count: int) -> list[_Row]:
         """What each of the piece's lines says; raises one of _UNREADABLE where any of them cannot be read.
@@ -153,16 +198,18 @@ class Decoder:
         decode = self._keys
         if self._layout is Layout.PLAIN:
             return [_plain_row(event, decode(event)) for event in piece.split(b"\n")[:-1]]
+        # The parser takes two documents on a line, one on two lines, and blank lines: a node writes none of these.
+        if count > 1 and (piece.count(b"}\n") != count or b"}{" in piece or b"} {" in piece):
+            raise ValueError(_ODD)
         envelopes = _ENVELOPE.decode_lines(piece)
         if len(envelopes) != count:
-            msg = "a blank line"
-            raise ValueError(msg)
-        block = None
+            raise ValueError(_ODD)
+        time = None
         rows: list[_Row] = []
         for envelope in envelopes:
-            if envelope.block_number != block:
-                block = envelope.block_number
-                ms_of(envelope.block_time)
+            if envelope.block_time != time:
+                time = envelope.block_time
+                ms_of(time)
             rows.append((envelope, [decode(event) for event in envelope.events]))
         return rows
 
@@ -170,7 +217,8 @@ class Decoder:
         """Adds a line's events to the last run, or begins a new one."""
         envelope, keys = row
         begin, self._offset = self._offset, self._offset + length
-        last = self.runs[-1] if self.runs and self._layout is not Layout.BY_BLOCK and not self._skip else None
+        alone = self._layout is Layout.BY_BLOCK or self._skip or self._torn
+        last = self.runs[-1] if self.runs and not alone else None
         if (
             last
             and last.block == envelope.block_number
@@ -198,9 +246,11 @@ class Decoder:
         )
         self.runs += _split(run, self._skip, begin)
         self._skip = 0
+        self._torn = False
 
 
 def _plain_row(event: bytes, keys: Keys) -> _Row:
+    ms_of(keys.when)
     return _Plain("", keys.when, None, [event]), [keys]
 
 

@@ -47,15 +47,17 @@ class Stream:
     """The directory's name without a layout's suffix, as in `node_order_statuses`."""
     keys: msgspec.json.Decoder[Keys]
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
+    opening: bytes
+    """How an event begins: by that a whole one is found behind one that was cut."""
 
     def directory(self, layout: Layout) -> str:
         """The directory's name under the node's data directory."""
         return self.name + layout.value
 
 
-ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys))
-FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys))
-DIFFS = Stream("node_raw_book_diffs", msgspec.json.Decoder(DiffKeys))
+ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys), b'{"time":')
+FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys), b'["0x')
+DIFFS = Stream("node_raw_book_diffs", msgspec.json.Decoder(DiffKeys), b'{"user":')
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (ORDERS, FILLS, DIFFS)}
 
@@ -93,9 +95,10 @@ def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
     """What the first lines of a recording are: (stream, layout), or None where they are no node output.
 
     The stream is None where no line holds an event (by-block files of a quiet stream). One event a line could be
-    either envelope layout; more than one in any line, or none, is by-block: a streaming node never writes an empty line.
+    either envelope layout. More than one in any line, or none, is by-block, unless a block has several lines.
     """
     layout = Layout.STREAMING
+    blocks: list[int] = []
     stream: Stream | None = None
     for line in lines:
         try:
@@ -110,10 +113,13 @@ def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
             return None if plain is None else (plain, Layout.PLAIN)
         if len(probe.events) != 1:
             layout = Layout.BY_BLOCK
+        blocks.append(probe.block_number)
         if probe.events and stream is None:
             stream = _stream_of(bytes(probe.events[0]))
             if stream is None:
                 return None
+    if len(set(blocks)) < len(blocks):
+        layout = Layout.STREAMING  # by-block files have one line for a block
     return (stream, layout) if lines else None
 
 

@@ -1,0 +1,134 @@
+"""Which place in its block an event has, and whether it has been read before. Pure.
+
+A node that restarts goes back up to 10,000 blocks and appends them again, to the same hour file or to a later one. What
+it wrote a second time is known by (block, place): blocks that fall inside a file begin a repeat, in which places count
+from 0 again, and a place that was read before is a repeat.
+
+Blocks are numbers, in the plain layout event times. By-block lines say their places themselves: each is a whole block.
+What the files cannot tell: in the streaming and plain layouts, a node that goes back to exactly the last block from one
+that goes on with it. Its events then count on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import attrs
+
+from hyperwatch.log.cursor import Block, Cursor
+from hyperwatch.node.events import Run
+
+__all__ = ["BLOCKS", "Passage", "Repeats", "Verdict", "key_of"]
+
+BLOCKS = 20_000  # twice what a restarting node goes back
+_FILES = 4  # a walk has two open
+_ALL = 2**62  # places of a block that was read before anything that is known here
+
+
+@attrs.frozen
+class Passage:
+    """Where reading has come to in one file."""
+
+    last: Block
+    """The block of its last line."""
+    at: int
+    """The place that the block's next event would have."""
+    repeating: bool = False
+    """Whether its blocks fell, and have not yet risen above all that were read."""
+
+
+@attrs.frozen
+class Verdict:
+    """What is known of a run."""
+
+    first: int
+    """The place of its first event in the block."""
+    repeated: int
+    """How many of its events, from the first on, were read before."""
+
+
+class Repeats:
+    """Counts the events read of each of the last BLOCKS blocks.
+
+    Args:
+        start: where reading begins. What lies before it has been read: in a repeat, every block below its block, and of
+            that block as many events as it counts.
+        passages: for each of the start's files that is begun in its middle, where its lines had come to there.
+    """
+
+    def __init__(self, start: Cursor, passages: dict[str, Passage] | None = None) -> None:
+        self._start = start.key
+        self._counts: OrderedDict[Block, int] = OrderedDict()
+        self._passages: OrderedDict[str, Passage] = OrderedDict(passages or {})
+        self.block, self.time, self.count = start.block, start.time, start.count
+        if start.key is not None:
+            self._counts[start.key] = start.count
+
+    @property
+    def _highest(self) -> Block | None:
+        return self.block if self.block is not None else self.time or None
+
+    def begin_again(self, file: str) -> None:
+        """The file was truncated or replaced: its blocks are repeats until they have risen above all that were read."""
+        highest = self._highest
+        if highest is not None:
+            self._passages[file] = Passage(highest, 0, repeating=True)
+
+    def judge(self, file: str, run: Run) -> Verdict:
+        """The places of a run, which is the next that was read of its file."""
+        block = key_of(run)
+        if block == "":  # plain book diffs carry neither block nor time
+            first, self.count = self.count, self.count + len(run.events)
+            return Verdict(first, 0)
+        repeating = self._repeating(file, block)
+        seen = self._seen(block, repeating=repeating)
+        first = run.skipped if run.fresh else self._first(file, block, 0 if repeating else seen)
+        end = first + len(run.events)
+        self._passages[file] = Passage(block, end, repeating)
+        self._passages.move_to_end(file)
+        self._remember(run, block, max(seen, end))
+        return Verdict(first, max(0, min(seen, end) - first))
+
+    def _repeating(self, file: str, block: Block) -> bool:
+        highest = self._highest
+        if highest is None or not _below(block, highest):
+            # At the highest block a repeat goes on: its places count from 0 until it has been passed.
+            before = self._passages.get(file)
+            return before is not None and before.repeating and block == highest
+        before = self._passages.get(file)
+        if before is None:  # a file that is read from its start, and starts below what was read
+            return True
+        return before.repeating or _below(block, before.last)
+
+    def _first(self, file: str, block: Block, otherwise: int) -> int:
+        before = self._passages.get(file)
+        return before.at if before is not None and before.last == block else otherwise
+
+    def _seen(self, block: Block, *, repeating: bool) -> int:
+        known = self._counts.get(block)
+        if known is not None:
+            return known
+        return _ALL if repeating and self._start is not None and _below(block, self._start) else 0
+
+    def _remember(self, run: Run, block: Block, count: int) -> None:
+        if count < _ALL:
+            self._counts[block] = count
+        if len(self._counts) > BLOCKS:
+            self._counts.popitem(last=False)
+        if len(self._passages) > _FILES:
+            self._passages.popitem(last=False)
+        highest = self._highest
+        if highest is None or not _below(block, highest):
+            self.block, self.time, self.count = run.block, run.time, count
+
+
+def key_of(run: Run) -> Block:
+    """What tells a run's block from others: its number, in the plain layout its time."""
+    return run.time if run.block is None else run.block
+
+
+def _below(block: Block, other: Block) -> bool:
+    # Times compare as text: ISO 8601 in one form, or milliseconds of one length. Another type is another log's.
+    if isinstance(block, str) and isinstance(other, str):
+        return block < other
+    return not isinstance(block, str) and not isinstance(other, str) and block < other
