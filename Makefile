@@ -2,6 +2,7 @@
 # make test          installs the tests' tools and runs the tests
 # make test-slow     the long ones too
 # make lint          ruff, flake8-async, mypy, import-linter
+# make docs          makes docs/commands.md from the program
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
@@ -9,7 +10,7 @@ SECONDS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint constraints clean
+.PHONY: demo test test-slow lint docs constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -43,6 +44,9 @@ lint: .venv/dev-stamp
 
 COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
+
+docs: .venv/dev-stamp
+	$(BIN)/python docs/make_commands.py
 
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt

@@ -1,0 +1,86 @@
+"""The documentation says what the program does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from hyperwatch.cli.main import program
+from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
+from hyperwatch.node.statuses import OFFICIAL
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_command_reference_is_what_the_program_says_of_itself() -> None:
+    spec = importlib.util.spec_from_file_location("make_commands", ROOT / "docs" / "make_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+
+    assert (ROOT / "docs" / "commands.md").read_text() == made.page(), "run `make docs`"
+
+
+def test_every_command_has_help_and_is_shown_in_use() -> None:
+    shown = "".join(path.read_text() for path in PAGES if path.name != "commands.md")
+    for name, command in program.commands.items():
+        assert command.help
+        assert f"hyperwatch {name}" in shown, name
+        assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
+def anchors(path: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def documents() -> list[str]:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "protocol.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize("text", documents(), ids=range(len(documents())))
+def test_every_message_in_the_protocol_reference_is_one(text: str) -> None:
+    message = json.loads(text)
+    if "method" in message:
+        parse(text)
+        if message["method"] != "ping":
+            assert isinstance(parse(text), Subscribe | Unsubscribe)
+    else:
+        assert "channel" in message
+
+
+def test_the_protocol_reference_has_every_official_status() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert [status for status in OFFICIAL if f"`{status}`" not in text] == []
+
+
+def test_the_protocol_reference_has_every_code_of_an_error() -> None:
+    source = (ROOT / "hyperwatch" / "feed" / "protocol.py").read_text()
+    codes = set(re.findall(r'"((?:bad|unknown|already|invalid)-[a-z]+)"', source))
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert codes
+    assert [code for code in codes if f"`{code}`" not in text] == []
+
+
+def test_a_bad_example_would_be_found() -> None:
+    with pytest.raises(ProtocolError):
+        parse('{"method":"subscribe","subscription":{"type":"orders","coin":"BTC"}}')
