@@ -11,10 +11,20 @@ import attrs
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DEFAULT_DEADLINE_S", "DEFAULT_RING_BYTES", "Address", "Config", "default_workers"]
+__all__ = [
+    "DEFAULT_DEADLINE_S",
+    "DEFAULT_GRACE_S",
+    "DEFAULT_RING_BYTES",
+    "DEFAULT_STALL_S",
+    "Address",
+    "Config",
+    "default_workers",
+]
 
 DEFAULT_RING_BYTES = 64 * 1024 * 1024  # about two seconds of a busy day, as decoded
 DEFAULT_DEADLINE_S = 30.0  # a batch takes 0.1 s; the replaced system's work had 30 s
+DEFAULT_STALL_S = 60.0  # real nodes pause up to two minutes a day, and spikes of a second are normal
+DEFAULT_GRACE_S = 120.0  # real nodes finish the old hour seconds after the new one exists
 
 
 @attrs.frozen
@@ -53,6 +63,8 @@ class Config:
 
     data_dir: Path
     listen: Address
+    state_dir: Path | None = None
+    """Where gaps, unreadable lines and the head's place are kept. None: nowhere, as in a demonstration."""
     layout: Layout | None = None
     """None: the one with the newest data."""
     workers: int = attrs.Factory(default_workers)
@@ -60,3 +72,7 @@ class Config:
     """What the warm head of the log may weigh in memory."""
     deadline_s: float = DEFAULT_DEADLINE_S
     """How long the workers may take over a batch."""
+    stall_s: float = DEFAULT_STALL_S
+    """How long a node may write nothing before it is said to be stalled."""
+    grace_s: float = DEFAULT_GRACE_S
+    """How long after its last change an old hour file may still grow."""

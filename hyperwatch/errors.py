@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CursorError", "DataError", "HyperwatchError", "UsageError"]
+__all__ = ["CursorError", "DataError", "FormatChangedError", "HyperwatchError", "UsageError"]
 
 
 class HyperwatchError(Exception):
@@ -35,3 +35,9 @@ class DataError(HyperwatchError):
 
 class CursorError(HyperwatchError):
     """A cursor that is damaged, of another stream, or whose place in the log is gone."""
+
+
+class FormatChangedError(HyperwatchError):
+    """The node writes what this version cannot read. Reading has stopped, with its place kept."""
+
+    exit_code = 3

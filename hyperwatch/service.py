@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 import attrs
@@ -29,13 +31,18 @@ from hyperwatch.log.head import Changes, Gate, Head
 from hyperwatch.log.past import Past, polite_pause
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
+from hyperwatch.log.state import State
+from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import POLL_S, Watch
 from hyperwatch.node.streams import ORDERS
+from hyperwatch.records import Records
 
 __all__ = ["Feed", "listen", "run", "serve", "stop_on_signals"]
 
 REPORT_S = 10.0
 _DRAIN_S = 4.0  # for batches that were read when the stop came; with _CLOSE_S within 8 s, as supervisors expect
+_STOP_S = 8.0
+_LOOK_S = 1.0
 _CLOSE_S = 2.0  # for the clients' part of the closing handshake
 
 
@@ -60,11 +67,13 @@ class Feed:
         deadline_s: float,
         changes: Changes | None,
         gate: Gate | None = None,
+        records: Records | None = None,
     ) -> Feed:
         """Builds one that begins at `start`. Nothing runs yet."""
+        records = records or Records(None)
         ring = Ring(start, ring_bytes)
         hub = Hub(ring)
-        server = Server(hub, Past(log, ring))
+        server = Server(hub, Past(log, ring, records.note))
 
         def pause() -> None:
             if server.connections:
@@ -82,6 +91,7 @@ class Feed:
             deadline_s=deadline_s,
             pause=pause,
             gate=gate,
+            found=records.found,
         )
         return cls(log, ring, hub, head, server)
 
@@ -118,9 +128,11 @@ async def _follow(  # noqa: ASYNC128  as `run`
     *,
     signals: bool,
 ) -> None:
-    start = await trio.to_thread.run_sync(at_head, tree)
-    logger.info("reading {} from its newest complete line", tree.hourly)
-    with Watch() as watch:
+    with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
+        records = Records(state)
+        start = await trio.to_thread.run_sync(at_head, tree)
+        start = await trio.to_thread.run_sync(records.since_last_time, start)
+        logger.info("reading {} from its newest complete line", tree.hourly)
         feed = Feed.of(
             tree,
             start,
@@ -128,12 +140,35 @@ async def _follow(  # noqa: ASYNC128  as `run`
             workers=config.workers,
             deadline_s=config.deadline_s,
             changes=watch,
+            records=records,
         )
-        async with trio.open_nursery() as root:
-            root.start_soon(_report, feed)
-            await serve(feed, listeners, task_status, signals=signals)
-            root.cancel_scope.cancel("the service has ended")
+        try:
+            async with trio.open_nursery() as root:
+                root.start_soon(_report, feed)
+                root.start_soon(_watch_node, feed.ring, config.stall_s)
+                root.start_soon(records.save_places, feed.ring)
+                await serve(feed, listeners, task_status, signals=signals)
+                root.cancel_scope.cancel("the service has ended")
+        finally:
+            records.save_last(feed.ring.end)  # blocking, and short: nothing else runs any more
     logger.info("stopped at {}", _place(feed.ring.end))
+
+
+async def _watch_node(ring: Ring, stall_s: float) -> None:
+    """Says when the node has written nothing for so long, and when it goes on. That is no gap."""
+    seen, since_s, told = ring.end, trio.current_time(), False
+    while True:
+        await trio.sleep(_LOOK_S)
+        idle_s = trio.current_time() - since_s
+        if ring.end is not seen:
+            if told:
+                logger.warning("the node writes again, after {:.0f} s", idle_s)
+            seen, since_s, told = ring.end, trio.current_time(), False
+        elif idle_s >= stall_s and not told:
+            told = True
+            logger.warning(
+                "stalled: the node has written no line for {:.0f} s; is it running, and has it peers?", idle_s
+            )
 
 
 async def serve(
@@ -158,8 +193,11 @@ async def serve(
         goodbye: the closing code and reason where the log has ended by itself.
     """
     draining = trio.CancelScope()
+    backstop = threading.Timer(_STOP_S, end_process, ["the shutdown has not ended in time"])
+    backstop.daemon = True
 
     def stop() -> None:
+        backstop.start()
         feed.server.refuse()
         feed.head.stop()
         draining.deadline = trio.current_time() + _DRAIN_S
@@ -191,6 +229,7 @@ async def serve(
         if closing.cancelled_caught:
             logger.warning("{} clients did not say goodbye within {} s", len(feed.server.connections), _CLOSE_S)
         connections.cancel_scope.cancel("the service has ended")
+    backstop.cancel()
 
 
 async def stop_on_signals(
@@ -242,9 +281,9 @@ async def _wait_for_tree(config: Config, *, signals: bool) -> Tree | None:
 
 
 async def _find_tree(config: Config) -> Tree | None:
-    trees = await trio.to_thread.run_sync(find_trees, config.data_dir, ORDERS)
+    trees = await trio.to_thread.run_sync(find_trees, config.data_dir, ORDERS, config.grace_s)
     if config.layout is not None:
-        return Tree(config.data_dir, ORDERS, config.layout)
+        return Tree(config.data_dir, ORDERS, config.layout, config.grace_s)
     return trees[0] if trees else None
 
 

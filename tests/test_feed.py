@@ -127,13 +127,13 @@ async def test_a_subscription_from_the_middle_of_a_long_by_block_line(tmp_path: 
     assert [json.loads(raw)["order"]["oid"] for _, _, raw in rest] == list(range(5, 12))
 
 
-async def test_a_cursor_of_another_layout_or_place_is_refused_with_the_reason(path: Path) -> None:
+async def test_a_cursor_of_another_stream_is_refused_with_the_reason(path: Path) -> None:
     async with feed(path) as client:
-        wrong = Cursor("node_order_statuses_by_block", ()).encode()
+        wrong = Cursor("node_fills").encode()
         answer = await client.subscribe(type="orders", id="x", **{"from": wrong})
         assert answer["channel"] == "error"
         assert (answer["code"], answer["id"]) == ("bad-cursor", "x")
-        assert "one of node_order_statuses_by_block, this log is node_order_statuses_streaming" in answer["data"]
+        assert "one of node_fills, this log is node_order_statuses_streaming" in answer["data"]
 
 
 async def test_filters_choose_and_the_cursor_goes_past_what_did_not_match(path: Path) -> None:

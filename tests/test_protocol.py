@@ -25,7 +25,8 @@ from hyperwatch.feed.protocol import (
 from hyperwatch.feed.views import MESSAGE_BYTES, Message, Orders, OrderUpdates, gap, standing
 from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.places import Places
+from hyperwatch.log.gaps import Gap
+from hyperwatch.log.repeats import Repeats
 from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import ORDERS, Layout
@@ -40,9 +41,9 @@ def ask(**subscription: object) -> str:
 
 def batch_of(data: bytes, layout: Layout = Layout.STREAMING, *, late: bool = False) -> Batch:
     directory = ORDERS.directory(layout)
-    span = Span("20260505/9", 0, data, (FilePlace("20260505/9", 0),), 0, late, 1)
+    span = Span("20260505/9", 0, data, (FilePlace("20260505/9", 0),), 0, False, late, 1)
     chunk = decode(ORDERS, layout, span, (0, len(data)), lambda: None)
-    return assemble(directory, span, [chunk], Places(Cursor(directory)))
+    return assemble(ORDERS.name, directory, span, [chunk], Repeats(Cursor(directory)))
 
 
 def whole(message: Message, head: bytes = b"") -> dict[str, Any]:
@@ -301,7 +302,7 @@ def test_where_a_subscription_stands_is_told_with_the_nodes_and_our_times() -> N
 
 
 def test_a_gap_names_both_ends() -> None:
-    message = whole(gap("node_order_statuses", "unreadable", Cursor("x", (), 7, 3), Cursor("x", (), 9, 0)))
+    message = whole(gap(Gap("node_order_statuses", "unreadable", Cursor("x", (), 7, "", 3), Cursor("x", (), 9, "", 0))))
 
     assert message["data"]["from"] == {"block": 7, "time": None, "index": 3}
     assert message["data"]["to"] == {"block": 9, "time": None, "index": 0}

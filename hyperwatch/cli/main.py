@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hyperwatch import __version__
-from hyperwatch.cli import demo, replay, run, simulate, watch
+from hyperwatch.cli import demo, gaps, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError
 
 __all__ = ["main", "program"]
@@ -37,7 +37,15 @@ def program(context: click.Context, config: Path | None) -> None:
         context.default_map = _settings(config)
 
 
-for _command in (run.command, replay.command, watch.command, simulate.command, demo.command):
+for _command in (
+    run.command,
+    replay.command,
+    watch.command,
+    simulate.command,
+    demo.command,
+    gaps.gaps,
+    gaps.quarantine,
+):
     program.add_command(_command)
 
 

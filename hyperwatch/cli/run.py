@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import platformdirs
 import trio
 
 from hyperwatch import service
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, log_options, option
-from hyperwatch.config import DEFAULT_DEADLINE_S, DEFAULT_RING_BYTES, Address, Config, default_workers
+from hyperwatch.config import (
+    DEFAULT_DEADLINE_S,
+    DEFAULT_GRACE_S,
+    DEFAULT_RING_BYTES,
+    DEFAULT_STALL_S,
+    Address,
+    Config,
+    default_workers,
+)
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import Layout
 
@@ -19,6 +28,8 @@ __all__ = ["command"]
 
 @click.command("run")
 @option("--data-dir", type=click.Path(path_type=Path), default=DATA_DIR, help="Where the node writes its data.")
+@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), default=platformdirs.user_state_path("hyperwatch"),
+        show_default="the user's state directory", help="Where gaps, unreadable lines and the last place are kept.")  # fmt: skip
 @option("--listen", metavar="HOST:PORT", default="127.0.0.1:8000", help="Where clients connect. Port 0: any free one.")
 @option("--workers", type=click.IntRange(1, 64), default=default_workers, show_default="a quarter of the cores, 1 to 4",
         help="Threads that decode.")  # fmt: skip
@@ -27,14 +38,21 @@ __all__ = ["command"]
         help="Memory for what was decoded last; clients further behind are served from the files.")  # fmt: skip
 @option("--deadline", metavar="SECONDS", type=click.FloatRange(0.1), default=DEFAULT_DEADLINE_S,
         help="How long the workers may take over a batch.")  # fmt: skip
+@option("--stall", metavar="SECONDS", type=click.FloatRange(1), default=DEFAULT_STALL_S,
+        help="How long the node may write nothing before it is said to be stalled.")  # fmt: skip
+@option("--grace", metavar="SECONDS", type=click.FloatRange(0), default=DEFAULT_GRACE_S,
+        help="How long after its last change an old hour file is watched for late lines.")  # fmt: skip
 @log_options
 def command(
     data_dir: Path,
+    state_dir: Path,
     listen: str,
     workers: int,
     layout: str | None,
     ring_bytes: int,
     deadline: float,
+    stall: float,
+    grace: float,
     log_level: str,
     log_format: Literal["text", "json"],
 ) -> None:
@@ -45,10 +63,13 @@ def command(
     to_stderr(log_level, log_format)
     config = Config(
         data_dir=data_dir.expanduser(),
+        state_dir=state_dir.expanduser(),
         listen=Address.parse(listen),
         layout=None if layout is None else Layout.of_label(layout),
         workers=workers,
         ring_bytes=ring_bytes,
         deadline_s=deadline,
+        stall_s=stall,
+        grace_s=grace,
     )
     trio.run(service.run, config)

@@ -32,11 +32,15 @@ from hyperwatch.feed.views import Message, Orders, View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import covers
+from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.past import Past
 from hyperwatch.log.reader import Reader
 
 __all__ = ["Connection"]
 
+_READERS = 4  # of one connection at once: each holds two files; the others wait as cursors
+_RETRY_S = 1.0
+_LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
 _WAIT_S = 0.25  # for a head that has not got to where a subscription starts
 
 
@@ -69,6 +73,7 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_behind)
+                nursery.start_soon(self._let_files_go)
                 await self._listen()
         finally:
             for subscription in [*self._subscriptions.values(), *self._over]:
@@ -118,22 +123,20 @@ class Connection:
             raise already_subscribed(request.echo)
         name = request.id or self._free_id(request.view)
         try:
-            cursor, reader = await self._past.start(request.start)
-        except (CursorError, DataError) as error:
+            start = await self._past.start(request.start)
+        except (CursorError, DataError, OSError) as error:
             raise bad_cursor(error, request) from error
+        if isinstance(request.view, Orders):
+            warnings = (*request.warnings, *doubtful_coins(request.view.filter, self._hub.coins()))
+            cursor = start.cursor.encode()
+            answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
+        else:
+            answer = acknowledgement("subscribe", request.echo)
+        await self._socket.send(answer)
+        serial = -1 if start.serial is None else start.serial
         subscription = Subscription(
-            request.view, name, self, cursor, self._hub.ring.end_serial, reader=reader, told_s=trio.current_time()
+            request.view, name, self, start.cursor, serial, gap=start.gap, told_s=trio.current_time()
         )
-        try:
-            if isinstance(request.view, Orders):
-                warnings = (*request.warnings, *doubtful_coins(request.view.filter, self._hub.coins()))
-                answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor.encode(), warnings=warnings)
-            else:
-                answer = acknowledgement("subscribe", request.echo)
-            await self._socket.send(answer)
-        except BaseException:
-            self._close_reader(subscription)
-            raise
         self._subscriptions[name] = subscription
         self.wake()
 
@@ -191,12 +194,30 @@ class Connection:
 
     async def _open_files(self, subscription: Subscription) -> None:
         subscription.arrived = False
+        reading = sum(other.reader is not None for other in self._subscriptions.values())
+        if reading >= _READERS:
+            await trio.lowlevel.checkpoint()  # it waits for its turn as a cursor, which holds no file
+            return
         try:
             subscription.reader = await self._past.open(subscription.cursor)
-        except (OSError, CursorError, DataError) as error:
+        except CursorError as error:
             await self._skip_to_ring(subscription, error)
+        except (OSError, DataError) as error:
+            await self._wait_for_files(subscription, error)
+
+    async def _wait_for_files(self, subscription: Subscription, error: Exception) -> None:
+        """The files are there and cannot be read now: tries again later, from the same place."""
+        logger.warning("subscription {} of {} waits for its files: {}", subscription.id, self._socket.peer, error)
+        self._close_reader(subscription)
+        subscription.serial = -1
+        await trio.sleep(_RETRY_S)
 
     async def _step_in_files(self, subscription: Subscription, reader: Reader) -> None:
+        missing = subscription.gap or reader.gap
+        subscription.gap = reader.gap = None
+        if missing is not None:
+            await self._tell_gap(subscription, missing)
+            return
         seam = self._hub.ring.boundary(reader.cursor, self._past.log.rank)
         if seam is None:
             with trio.move_on_after(_WAIT_S):
@@ -208,8 +229,11 @@ class Connection:
             if batch is None and not covers(reader.cursor, until, self._past.log.rank):
                 what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
                 raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it
-        except (OSError, CursorError, DataError) as error:
+        except CursorError as error:
             await self._skip_to_ring(subscription, error)
+            return
+        except (OSError, DataError) as error:
+            await self._wait_for_files(subscription, error)
             return
         if batch is None:
             self._close_reader(subscription)
@@ -231,8 +255,11 @@ class Connection:
             self._hub.ring.first_serial,
             0,
         )
-        if isinstance(subscription.view, Orders):
-            await self._send(subscription, gap(subscription.view.stream, "unreadable", before, subscription.cursor))
+        await self._tell_gap(subscription, Gap(self._past.log.stream.name, PLACE_GONE, before, subscription.cursor))
+
+    async def _tell_gap(self, subscription: Subscription, missing: Gap) -> None:
+        if subscription.view.ours:
+            await self._send(subscription, gap(missing))
 
     async def _send_entry(self, subscription: Subscription, entry: Entry) -> None:
         messages = subscription.view.messages(entry)
@@ -250,8 +277,20 @@ class Connection:
     async def _send(self, subscription: Subscription, message: Message) -> None:
         async with self._turn:
             if not subscription.over:
+                subscription.sending_s = trio.current_time()
                 await self._socket.send(subscription.head(message), message.tail)
+                subscription.sending_s = None
                 subscription.seq += 1
+
+    async def _let_files_go(self) -> None:
+        """A client that takes nothing keeps no file open: pruned files are to leave the disk. Its cursor is enough."""
+        while True:
+            await trio.sleep(_LET_GO_S)
+            long_ago_s = trio.current_time() - _LET_GO_S
+            for subscription in self._subscriptions.values():
+                if subscription.sending_s is not None and subscription.sending_s < long_ago_s:
+                    self._close_reader(subscription)  # it is not being read: its messages are being sent
+                    subscription.serial = -1
 
     def _close_over(self) -> None:
         while self._over:

@@ -7,6 +7,7 @@ from typing import Self, cast
 
 import attrs
 
+from hyperwatch.node.events import Run
 from hyperwatch.node.keys import Keys, OrderKeys
 from hyperwatch.node.statuses import StatusClass, class_of
 
@@ -82,6 +83,12 @@ class OrderFilter:
         """Whether no event can fail it."""
         return self == _EVERYTHING
 
+    def may_match(self, run: Run) -> bool:
+        """False where none of a run's events can match: most filters want few coins or users."""
+        if self.users is not None and self.users.isdisjoint(run.users):
+            return False
+        return self.coins is None or bool(self.dexes) or not self.coins.isdisjoint(run.coins)
+
     def select(self, keys: Sequence[Keys]) -> list[int]:
         """The positions of the events that match."""
         if self.everything:
@@ -102,6 +109,7 @@ class OrderFilter:
 
 
 _EVERYTHING = OrderFilter()
+_DOUBTS = 5
 
 
 def address(text: str) -> str:
@@ -124,11 +132,12 @@ def doubtful_coins(wanted: OrderFilter, seen: frozenset[str]) -> list[str]:
     """Warnings for coins of a filter that did not occur lately, which may be typing errors: case matters."""
     missing = sorted((wanted.coins or frozenset()) - seen) if seen else []
     spelled = {coin.lower(): coin for coin in seen}
-    return [
-        f"no order of {coin!r} was seen lately"
+    doubts = [
+        f"no order of {coin[:64]!r} was seen lately"
         + (f"; did you mean {spelled[coin.lower()]!r}? Case matters" if coin.lower() in spelled else "")
-        for coin in missing
+        for coin in missing[:_DOUBTS]
     ]
+    return doubts if len(missing) <= _DOUBTS else [*doubts, f"and {len(missing) - _DOUBTS} more coins"]
 
 
 def _named(**lists: Sequence[str] | None) -> list[tuple[str, Sequence[str]]]:

@@ -33,6 +33,9 @@ class Hub:
         self.ring = ring
         self.last: Entry | None = None
         """The entry published last."""
+        self._serial = ring.end_serial  # of the entry that is published next
+        self._start = ring.end
+        self._within = False  # an entry, which some views have and others not yet
         self._live: dict[View, dict[Subscription, None]] = {}  # a dict, not a set: clients in the order they came
         self._published = trio.Event()
         self._coins: frozenset[str] = frozenset()
@@ -62,6 +65,7 @@ class Hub:
         self._published = trio.Event()
         work = 0
         for entry in batch.entries:
+            self._within = True
             for view in list(self._live):
                 if messages := view.messages(entry):
                     self._push(view, messages, entry, serial, reached)
@@ -69,8 +73,8 @@ class Hub:
                 if work >= _EVENTS_AT_ONCE:
                     work = 0
                     await trio.lowlevel.checkpoint()
-            self.last = entry
             serial += 1
+            self.last, self._serial, self._within = entry, serial, False
         return len(reached)
 
     def _push(self, view: View, messages: Sequence[Message], entry: Entry, serial: int, reached: set[object]) -> None:
@@ -93,10 +97,14 @@ class Hub:
         """Tells the live subscriptions of our own types, every TELL_S, where they stand. Does not end."""
         while True:
             await trio.sleep(TELL_S)
-            message = standing("cursor", self.last.after if self.last else self.ring.end, self.last)
+            while self._within:
+                await trio.lowlevel.checkpoint()
+            message = standing("cursor", self.last.after if self.last else self._start, self.last)
             for view, group in list(self._live.items()):
                 if view.ours:
                     for subscription in list(group):
+                        if subscription.serial > self._serial:
+                            continue  # its connection has sent it more than the hub has published
                         # A socket that takes nothing now is told later.
                         if subscription.outlet.offer(subscription.head(message), message.tail):
                             subscription.seq += 1
@@ -106,7 +114,7 @@ class Hub:
         now = time.monotonic()
         if now - self._coins_read_s >= TELL_S:
             self._coins_read_s = now
-            self._coins = frozenset(key.coin for entry in self.ring for key in entry.run.keys)
+            self._coins = frozenset().union(*(entry.run.coins for entry in self.ring))
         return self._coins
 
     def live_clients(self) -> int:

@@ -15,7 +15,7 @@ import attrs
 import cattrs
 import msgspec
 
-from hyperwatch.errors import CursorError, HyperwatchError
+from hyperwatch.errors import CursorError
 from hyperwatch.feed.filters import CLASSES, OrderFilter, address
 from hyperwatch.feed.views import Orders, OrderUpdates, View
 from hyperwatch.log.cursor import Cursor
@@ -40,6 +40,8 @@ EARLIEST = "earliest"
 PONG = b'{"channel":"pong"}'
 
 _ID_CHARACTERS = 64
+_FEW = 5  # of several alike; an answer is no place for thousands
+_STATUSES = 100
 _ECHO_BYTES = 16 * 1024  # an answer to nonsense is no place for a megabyte of it
 
 # The official texts (nktkas' SDK and order_book_server agree on them).
@@ -84,7 +86,7 @@ def already_unsubscribed(echo: bytes) -> ProtocolError:
     return ProtocolError(_UNSUBSCRIBED, echo, "", "already-unsubscribed")
 
 
-def bad_cursor(error: HyperwatchError, request: Subscribe) -> ProtocolError:
+def bad_cursor(error: Exception, request: Subscribe) -> ProtocolError:
     """The place where a subscription should begin cannot be read."""
     return ProtocolError(_INVALID, request.echo, str(error), "bad-cursor", id=request.id)
 
@@ -241,7 +243,12 @@ def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     except CursorError as error:
         raise bad_cursor(error, Subscribe(view, echo, request.id)) from None
     words = [*(request.statuses or ()), *(request.notStatuses or ())]
-    return Subscribe(view, echo, request.id, start, tuple(filter(None, map(_doubtful_status, words))))
+    if len(words) > _STATUSES:
+        reason = f"{len(words)} statuses are named: at most {_STATUSES} may be, and classes name many at once"
+        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription", id=request.id)
+    return Subscribe(
+        view, echo, request.id, start, _few([warning for word in words if (warning := _doubtful_status(word))])
+    )
 
 
 def _start(text: str | None) -> Cursor | Literal["earliest"] | None:
@@ -305,8 +312,15 @@ def _readable(fault: str) -> str:
 def _say(error: BaseException, _: type | None) -> str:
     """One fault in a subscription, in words that name the remedy."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return ", ".join(f"unknown key {key!r}{_instead(key)}" for key in sorted(error.extra_fields))
+        unknown = sorted(error.extra_fields)
+        more = f", and {len(unknown) - _FEW} more" if len(unknown) > _FEW else ""
+        return ", ".join(f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key)}" for key in unknown[:_FEW]) + more
     return str(error)
+
+
+def _few(warnings: Sequence[str]) -> tuple[str, ...]:
+    more = [f"and {len(warnings) - _FEW} more"] if len(warnings) > _FEW else []
+    return (*warnings[:_FEW], *more)
 
 
 def _instead(key: str) -> str:

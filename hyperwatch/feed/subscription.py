@@ -10,6 +10,7 @@ import msgspec
 from hyperwatch.feed.views import Message, View
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 
 __all__ = ["Outlet", "Subscription"]
@@ -39,13 +40,18 @@ class Subscription:
     cursor: Cursor
     """Where it stands while it is behind, at an entry's start."""
     serial: int
-    """The ring's number of the entry there. While live: entries before it were sent by the connection."""
+    """The ring's number of the entry there; -1 where the files serve it. While live: entries before it were sent by the
+    connection."""
     live: bool = False
     partial: Entry | None = None
     """While behind: the entry at `serial`, where some of its messages were sent before the socket was full."""
     sent: int = 0
     """How many of them."""
     reader: Reader | None = None
+    gap: Gap | None = None
+    """What is missing where it begins, and has not been told yet."""
+    sending_s: float | None = None
+    """Since when a message of it is being sent, by the event loop's clock."""
     seq: int = 0
     arrived: bool = False
     """Whether it has been told that it is live, and has not been on the files since."""

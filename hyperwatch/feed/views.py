@@ -15,6 +15,7 @@ import msgspec
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.gaps import Gap
 from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.statuses import OFFICIAL
@@ -44,10 +45,16 @@ class Orders:
     ours = True
 
     def messages(self, entry: Entry) -> Sequence[Message]:
-        """At most one message; none where nothing matches."""
+        """What is missing before the entry, then at most one message with those of its events that match."""
+        events = self._events(entry)
+        return [*map(gap, entry.gaps), *events] if entry.gaps else events
+
+    def _events(self, entry: Entry) -> Sequence[Message]:
         run = entry.run
         if self.filter.everything:
             events, places = run.events, _places(entry.first, range(len(run.events)))
+        elif not self.filter.may_match(run):
+            return ()
         else:
             chosen = self.filter.select(run.keys)
             events, places = [run.events[number] for number in chosen], _places(entry.first, chosen)
@@ -74,6 +81,8 @@ class OrderUpdates:
         """
         groups: list[list[bytes]] = []
         unofficial = True
+        if self.user not in entry.run.users:
+            return ()
         for event, keys in zip(entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys), strict=True):
             if keys.user != self.user:
                 continue
@@ -98,21 +107,15 @@ def standing(channel: Literal["live", "cursor"], cursor: Cursor, entry: Entry | 
         cursor: the place.
         entry: what was read last before it; None where nothing has been read yet.
     """
-    if entry is None:
-        block = cursor.block if isinstance(cursor.block, int) else None
-        where, written_ms, read_ms = _position(cursor, block, None), None, None
-    else:
-        where = _position(cursor, entry.run.block, entry.run.time_ms)
-        written_ms, read_ms = entry.run.written_ms, entry.read_ms
+    where = _position(cursor, cursor.block, ms_of(cursor.time))
+    written_ms, read_ms = (entry.run.written_ms, entry.read_ms) if entry else (None, None)
     times = b',"writeTime":%s,"readTime":%s}}' % (_number(written_ms), _number(read_ms))
     return Message(channel.encode(), where + times)
 
 
-def gap(stream: str, reason: str, before: Cursor, after: Cursor) -> Message:
-    """`gap`: what lies between two places cannot be delivered."""
-    body = b',"stream":"%s","reason":"%s","from":%s,"to":%s,"readable":false}}'
-    ends = (_edge(before), _edge(after))
-    return Message(b"gap", _position(after, *_block_of(after)) + body % (stream.encode(), reason.encode(), *ends))
+def gap(gap: Gap) -> Message:
+    """`gap`: what lies between two places cannot be delivered. Its cursor is the place behind it."""
+    return _gap(gap.stream, gap.reason, gap.after, (_edge(gap.before), _edge(gap.after)), readable=gap.readable)
 
 
 # The longest that stands around the events: cursor, numbers, channel, id and seq.
@@ -143,23 +146,26 @@ def _places(first: int, chosen: Sequence[int]) -> bytes:
     return b"[%s]" % b",".join(b"%d" % (first + number) for number in chosen)
 
 
-def _block_of(cursor: Cursor) -> tuple[int | None, int | None]:
-    """(block number, time in ms) as far as a cursor knows: the one in envelopes, the other in the plain layout."""
-    if isinstance(cursor.block, int):
-        return cursor.block, None
-    return None, ms_of(cursor.block or "")
-
-
 def _edge(cursor: Cursor) -> bytes:
-    block, time_ms = _block_of(cursor)
-    return b'{"block":%s,"time":%s,"index":%d}' % (_number(block), _number(time_ms), cursor.count)
+    time_ms = ms_of(cursor.time)
+    return b'{"block":%s,"time":%s,"index":%d}' % (_number(cursor.block), _number(time_ms), cursor.count)
 
 
 def _too_large(stream: str, entry: Entry) -> Message:
     """A run is at most RUN_BYTES long unless it is a single event: that event cannot be a message."""
     place = b'{"block":%s,"time":%s,"index":%d}' % (_number(entry.run.block), _number(entry.run.time_ms), entry.first)
-    body = b',"stream":"%s","reason":"event-too-large","from":%s,"to":%s,"readable":true}}'
-    return Message(b"gap", _where(entry) + body % (stream.encode(), place, place))
+    return _gap(stream, "event-too-large", entry.after, (place, place), readable=True)
+
+
+def _gap(stream: str, reason: str, cursor: Cursor, ends: tuple[bytes, bytes], *, readable: bool) -> Message:
+    tail = b'%s,"stream":"%s","reason":"%s","from":%s,"to":%s,"readable":%s}}' % (
+        _position(cursor, cursor.block, ms_of(cursor.time)),
+        stream.encode(),
+        reason.encode(),
+        *ends,
+        b"true" if readable else b"false",
+    )
+    return Message(b"gap", tail)
 
 
 def _status_ms(keys: OrderKeys, entry: Entry) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import SplitResult, urlsplit
 
 import trio
@@ -18,7 +18,7 @@ import trio_websocket
 
 __all__ = ["ClientSocket", "ClosedError", "GoneError", "RefusedError", "Socket", "accept", "open_client"]
 
-_INBOUND_BYTES = 1024 * 1024  # a filter of 20,000 users fits
+_INBOUND_BYTES = 1020 * 1024  # a filter of 20,000 users fits, and its acknowledgement in a client's 1 MiB
 _TEXT = 0x81  # FIN and opcode 1
 _SHORT, _MEDIUM = 126, 65536
 
@@ -29,6 +29,7 @@ _MESSAGES = 16  # read ahead while the client is busy with one
 _RECEIVE_BYTES = 64 * 1024  # trio-websocket's own 4 KiB are 5,000 system calls a second on a busy day
 _NO_WEBSOCKET = f"no WebSocket there within {_CONNECT_S:g} s"
 _SWITCHING = 101
+_LEFT = "the client left during the handshake"
 _REFUSALS: dict[int, bytes] = {404: b"the feed is at /ws\n", 503: b"shutting down\n"}
 
 
@@ -226,10 +227,14 @@ async def _handshake(
         request = await trio_websocket.wrap_server_stream(nursery, stream, max_message_size=_INBOUND_BYTES)
         status = answer(request.path)
         if status != _SWITCHING:
-            await request.reject(status, body=_REFUSALS[status])
+            with suppress(trio_websocket.ConnectionClosed):  # it did not wait for the answer
+                await request.reject(status, body=_REFUSALS[status])
             msg = f"answered {status} to {request.path!r}"
             raise RefusedError(msg)
-        websocket = await request.accept()
+        try:
+            websocket = await request.accept()
+        except trio_websocket.ConnectionClosed as error:
+            raise RefusedError(_LEFT) from error
         waiting.cancel_scope.cancel("the handshake is done")
     return websocket
 

@@ -122,9 +122,10 @@ class _Lines:
 
     def _choose(self, entry: Entry, lines: list[bytes], chosen: Sequence[int], carried: int) -> list[bytes]:
         if self.wanted.filter.everything:
-            return lines if self.wanted.bounds.hold(entry.run) else []
+            repeat = entry.repeated and not entry.run.events
+            return lines if self.wanted.bounds.hold(entry.run) and not repeat else []
         if len(lines) > 1:
-            return _holding(lines, entry.run.skipped, chosen, first_line=carried > 0)
+            return _holding(lines, len(entry.run.events), chosen, first_line=carried > 0)
         return lines if chosen or carried else []
 
 
@@ -157,7 +158,7 @@ class _Flat:
             for envelope in map(_ENVELOPE.decode, lines):
                 own = front + msgspec.json.encode(envelope.local_time) + b',"index":'
                 fronts += [own] * len(envelope.events)
-            del fronts[: run.skipped]
+            del fronts[: len(fronts) - len(run.events)]  # in a run before this one, or repeats
         return b"".join(
             b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, run.events[number]) for number in chosen
         )
@@ -179,18 +180,19 @@ def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]
         start = entry.run.end
 
 
-def _holding(lines: list[bytes], skipped: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:
+def _holding(lines: list[bytes], count: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:
     """The lines that hold the chosen events.
 
     Args:
         lines: of one run, more than one.
-        skipped: how many events of the first line are in runs before this one.
+        count: how many of the lines' events are in the run. The first ones may be in one before it, or repeats.
         chosen: positions among the run's events.
         first_line: whether the first line is wanted for one of those.
     """
-    holding, wanted, place = [], set(chosen), -skipped
-    for line in lines:
-        after = place + len(_ENVELOPE.decode(line).events)
+    counts = [len(_ENVELOPE.decode(line).events) for line in lines]
+    holding, wanted, place = [], set(chosen), count - sum(counts)
+    for line, events in zip(lines, counts, strict=True):
+        after = place + events
         if first_line or not wanted.isdisjoint(range(place, after)):
             holding.append(line)
         place, first_line = after, False

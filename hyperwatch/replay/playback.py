@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from hyperwatch.errors import DataError
-from hyperwatch.log.compressed import RecordedFile, Source, open_source
+from hyperwatch.log.compressed import Fate, RecordedFile, Source, open_source
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import Recording, Tree
 from hyperwatch.log.reader import Reader
@@ -94,6 +94,12 @@ class _Guarded:
 
     def idle_s(self) -> float:
         return float("inf")
+
+    def size_bytes(self) -> int:
+        return 0 if self._file is None else self._file.size_bytes()
+
+    def fate(self, offset: int) -> Fate:  # noqa: ARG002  nobody writes it any more
+        return Fate.SAME
 
     def close(self) -> None:
         if self._file is not None:

@@ -1,0 +1,93 @@
+"""`hyperwatch gaps` and `hyperwatch quarantine`: what a state directory holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+import platformdirs
+
+from hyperwatch.cli.options import F, option
+from hyperwatch.errors import UsageError
+from hyperwatch.log import state
+from hyperwatch.log.journal import Journal
+from hyperwatch.node.times import iso_of
+
+__all__ = ["gaps", "quarantine"]
+
+
+def state_dir(command: F) -> F:
+    """--state-dir, which must exist."""
+    kind = click.Path(path_type=Path, file_okay=False)
+    given = platformdirs.user_state_path("hyperwatch")
+    return option("--state-dir", type=kind, default=given, show_default="the user's state directory",
+                  help="As `hyperwatch run` was told.")(command)  # fmt: skip
+
+
+@click.command("gaps")
+@state_dir
+@option("--json", "as_json", is_flag=True, help="One JSON object a line, with everything that is known.")
+def gaps(state_dir: Path, as_json: bool) -> None:
+    """List what could not be delivered: when it was seen, why, from which block to which.
+
+    Works beside a running service.
+    """
+    ledger = state.gaps(_existing(state_dir))
+    for number, gap in ledger.read():
+        if as_json:
+            click.echo(msgspec.json.encode({"number": number} | msgspec.to_builtins(gap)))
+            continue
+        left = "still in the files" if gap.readable else "gone"
+        ends = f"{gap.from_block or gap.from_time or 'the beginning'} to {gap.to_block or gap.to_time or 'the end'}"
+        click.echo(f"{number}  {iso_of(gap.seen_ms)}  {gap.stream}  {gap.reason}  {ends}  {left}  {gap.where}".rstrip())
+    _tell_dropped(ledger)
+
+
+@click.group("quarantine")
+def quarantine() -> None:
+    """Look at what could not be read.
+
+    The oldest go when there are 64 MiB of them.
+    """
+
+
+@quarantine.command("list")
+@state_dir
+def list_(state_dir: Path) -> None:
+    """List lines that could not be read: when, where, how long, why."""
+    journal = state.quarantine(_existing(state_dir))
+    for number, damage in journal.read():
+        where = f"{damage.file} at {damage.offset}, {damage.length_bytes} bytes"
+        click.echo(f"{number}  {iso_of(damage.seen_ms)}  {where}  {damage.reason}")
+    _tell_dropped(journal)
+
+
+@quarantine.command("show")
+@click.argument("number", type=click.IntRange(1))
+@state_dir
+def show(number: int, state_dir: Path) -> None:
+    """Write the bytes of one of them to standard output, as they stand in the file."""
+    journal = state.quarantine(_existing(state_dir))
+    for found, damage in journal.read():
+        if found == number:
+            sys.stdout.buffer.write(damage.data)
+            if len(damage.data) < damage.length_bytes:
+                click.echo(f"{damage.length_bytes - len(damage.data)} more bytes were not kept", err=True)
+            return
+    what = f"quarantine {number} is not there"
+    raise UsageError(what, "`hyperwatch quarantine list` shows which are")
+
+
+def _existing(directory: Path) -> Path:
+    directory = directory.expanduser()
+    if not directory.is_dir():
+        what = f"--state-dir {directory} does not exist"
+        raise UsageError(what, "name the one that `hyperwatch run` uses")
+    return directory
+
+
+def _tell_dropped(journal: Journal[state.GapRecord] | Journal[state.DamageRecord]) -> None:
+    if dropped := journal.dropped():
+        click.echo(f"{dropped} older ones had to go", err=True)

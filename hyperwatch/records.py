@@ -1,0 +1,118 @@
+"""What is found on the way, said in the log and, where there is a state directory, kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import attrs
+import trio
+from loguru import logger
+
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.gaps import NOT_RUNNING, Gap
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.state import State
+
+__all__ = ["Records"]
+
+_SAVE_S = 1.0
+_COMPLAIN_S = 60.0  # how often a state directory that cannot be written is named
+
+
+class Records:
+    """Gaps and unreadable lines of one run of the service.
+
+    A state directory that fails while it is in use stops nothing: the log names it, and the feed goes on.
+
+    Args:
+        state: where they are kept; None: only in the log.
+        now_s: the clock that complaints are spaced by.
+
+    Attributes:
+        gaps: how many were found.
+    """
+
+    def __init__(self, state: State | None, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._state = state
+        self._now_s = now_s
+        self._complained_s = -_COMPLAIN_S
+        self.gaps = 0
+
+    async def found(self, batch: Batch) -> None:
+        """Keeps what a batch lacks."""
+        gaps = [gap for entry in batch.entries for gap in entry.gaps]
+        if gaps or batch.damage:
+            await trio.to_thread.run_sync(self._keep, batch, gaps)
+
+    def note(self, gap: Gap) -> None:
+        """Keeps one gap. Blocking: call it in a thread."""
+        self._say([gap])
+        if self._state is not None:
+            self._try(self._state.note, [gap])
+
+    async def save_places(self, ring: Ring) -> None:
+        """Remembers where the head is, once in _SAVE_S where it has moved. Does not end."""
+        saved: Cursor | None = None
+        while True:
+            await trio.sleep(_SAVE_S)
+            if self._state is not None and ring.end is not saved:
+                saved = ring.end
+                await trio.to_thread.run_sync(self._try, self._state.save_head, saved)
+
+    def save_last(self, cursor: Cursor) -> None:
+        """Remembers where the head was in the end. Blocking."""
+        if self._state is not None:
+            self._try(self._state.save_head, cursor)
+
+    def since_last_time(self, start: Cursor) -> Cursor:
+        """Notes the time that hyperwatch was not running. Blocking.
+
+        Args:
+            start: where the head begins.
+
+        Returns:
+            The same place, with the highest block that was ever read: a node may be in the middle of a repeat.
+        """
+        last = self._state.head if self._state is not None else None
+        if last is None or last.directory != start.directory or last.places == start.places:
+            return start
+        self.note(Gap(last.directory, NOT_RUNNING, last, start, readable=True))
+        if _below(start, last):
+            return attrs.evolve(last, places=start.places)
+        return start
+
+    def _keep(self, batch: Batch, gaps: list[Gap]) -> None:
+        self._say(gaps)
+        if self._state is not None:
+            self._try(self._state.note, gaps)
+            self._try(self._state.keep, batch.file, batch.damage)
+
+    def _say(self, gaps: Iterable[Gap]) -> None:
+        for gap in gaps:
+            self.gaps += 1
+            logger.warning(
+                "gap: {} of {}: {}; from block {} ({} events of it read) to block {}; {}",
+                gap.reason, gap.stream, gap.where or "the log", gap.before.key, gap.before.count, gap.after.key,
+                "still in the files" if gap.readable else "not in the files",
+            )  # fmt: skip
+
+    def _try(self, write: Callable[..., None], *arguments: object) -> None:
+        try:
+            write(*arguments)
+        except OSError as error:
+            now_s = self._now_s()
+            if now_s - self._complained_s >= _COMPLAIN_S:
+                self._complained_s = now_s
+                logger.error(
+                    "the state directory cannot be written ({}): gaps and unreadable lines are in this log only until "
+                    "it can; make room, or give this user the right to write",
+                    error,
+                )
+
+
+def _below(cursor: Cursor, other: Cursor) -> bool:
+    if cursor.block is not None and other.block is not None:
+        return cursor.block < other.block
+    return cursor.block is None and other.block is None and cursor.time < other.time
