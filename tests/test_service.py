@@ -224,6 +224,7 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def test_the_process_ends_in_order_at_a_signal(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
     command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
+    command += ["--state-dir", str(tmp_path / "state")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [next(process.stderr), next(process.stderr)]

@@ -97,7 +97,7 @@ class Hub:
         """Tells the live subscriptions of our own types, every TELL_S, where they stand. Does not end."""
         while True:
             await trio.sleep(TELL_S)
-            while self._within:
+            while self._within:  # noqa: ASYNC110  for a millisecond at most
                 await trio.lowlevel.checkpoint()
             message = standing("cursor", self.last.after if self.last else self._start, self.last)
             for view, group in list(self._live.items()):
