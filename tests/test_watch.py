@@ -20,6 +20,7 @@ from terminal import PROGRAM, environment, terminal
 from hyperwatch import service
 from hyperwatch.cli import screen
 from hyperwatch.cli.draw import Picture
+from hyperwatch.cli.live import until_signal
 from hyperwatch.cli.screen import ClosedOutputError, Output
 from hyperwatch.cli.table import Board, events_of, gap_text
 from hyperwatch.config import Address, Config
@@ -481,3 +482,13 @@ def test_the_table_fits_the_terminal(columns: int, user: str) -> None:
     assert "0.5/1.0" in lines[-1]
     assert user in lines[-1]
     assert lines[-1].rstrip().endswith("350 ms")
+
+
+# The end.
+
+
+async def test_an_interrupt_from_before_the_receiver_is_an_end_like_any_other() -> None:
+    async def work() -> int:
+        raise KeyboardInterrupt
+
+    assert await until_signal(work) == 130

@@ -87,6 +87,8 @@ async def until_signal(work: Callable[[], Awaitable[int]]) -> int:
                 nursery.cancel_scope.cancel("the work is done")
         except* ClosedOutputError:
             code = 0
+        except* KeyboardInterrupt:
+            code = 128 + signal.SIGINT  # it came before the receiver was there
     return code
 
 
