@@ -66,10 +66,11 @@ class Records:
         if self._state is not None:
             self._try(self._state.save_head, cursor)
 
-    def since_last_time(self, start: Cursor) -> Cursor:
+    def since_last_time(self, stream: str, start: Cursor) -> Cursor:
         """Notes the time that hyperwatch was not running. Blocking.
 
         Args:
+            stream: its name.
             start: where the head begins.
 
         Returns:
@@ -78,7 +79,7 @@ class Records:
         last = self._state.head if self._state is not None else None
         if last is None or last.directory != start.directory or last.places == start.places:
             return start
-        self.note(Gap(last.directory, NOT_RUNNING, last, start, readable=True))
+        self.note(Gap(stream, NOT_RUNNING, last, start, readable=True))
         if _below(start, last):
             return attrs.evolve(last, places=start.places)
         return start

@@ -131,7 +131,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
     with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
         records = Records(state)
         start = await trio.to_thread.run_sync(at_head, tree)
-        start = await trio.to_thread.run_sync(records.since_last_time, start)
+        start = await trio.to_thread.run_sync(records.since_last_time, tree.stream.name, start)
         logger.info("reading {} from its newest complete line", tree.hourly)
         feed = Feed.of(
             tree,

@@ -420,3 +420,40 @@ def test_a_cursor_ahead_of_the_head_has_no_place_in_the_ring_yet(tmp_path: Path)
 
     assert ring.boundary(batches[1].after, tree(tmp_path).rank) is None
     assert ring.boundary(batches[0].after, tree(tmp_path).rank) == (batches[0].after, 2)
+
+
+def cut_in_two(root: Path, data: bytes, cut: int, layout: Layout) -> list[tuple[int | None, int, bytes]]:
+    """What a reader makes of a file that grows in two steps."""
+    path = hour_file(root, "20260505/9", layout)
+    path.unlink(missing_ok=True)
+    append(path, data[:cut])
+    reader = Reader(tree(root, layout), start(layout))
+    batches = []
+    for more in (data[cut:], b""):
+        while batch := reader.next(None, lambda: None):
+            batches.append(batch)
+        append(path, more)
+    reader.close()
+    return events_of(batches)
+
+
+def every_cut(root: Path, data: bytes, layout: Layout) -> None:
+    whole = cut_in_two(root, data, 0, layout)
+    assert len(whole) > 3
+    for cut in range(1, min(3_000, len(data))):
+        assert cut_in_two(root, data, cut, layout) == whole, cut
+
+
+@pytest.mark.parametrize("layout", [Layout.STREAMING, Layout.BY_BLOCK])
+def test_wherever_the_bytes_are_cut_in_two_the_events_are_the_same(tmp_path: Path, layout: Layout) -> None:
+    every_cut(tmp_path, lines_of(layout, BLOCKS), layout)
+
+
+@needs_samples
+def test_wherever_a_recording_is_cut_in_two_the_events_are_the_same(tmp_path: Path) -> None:
+    data = sample("node_order_statuses-streaming-btc51.jsonl.gz")
+    every_cut(tmp_path, data[: data.index(b"\n", 6_000) + 1], Layout.STREAMING)
+    some = data[: data.index(b"\n", 600_000) + 1]
+    whole = cut_in_two(tmp_path, some, 0, Layout.STREAMING)
+    for cut in range(3_001, len(some), 29_989):
+        assert cut_in_two(tmp_path, some, cut, Layout.STREAMING) == whole, cut

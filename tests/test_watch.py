@@ -489,6 +489,7 @@ def test_the_table_fits_the_terminal(columns: int, user: str) -> None:
 
 async def test_an_interrupt_from_before_the_receiver_is_an_end_like_any_other() -> None:
     async def work() -> int:
+        await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
 
     assert await until_signal(work) == 130
