@@ -30,14 +30,18 @@ listen = "127.0.0.1:9000"
 
 Exit codes: 0 done; 1 a fault, such as a connection that broke; 2 bad input: one line on standard error names the option,
 the value and the remedy; 3 the node writes a format that this version cannot read; 70 a thread did not return, and the
-process ended itself so that its supervisor starts it again; 130 interrupted.
+process ended itself so that its supervisor starts it again; 130 interrupted by SIGINT (`replay`: by SIGTERM too, `run`: by a
+second one, for the first is an orderly end with 0); 143 ended by SIGTERM (`watch`, `demo`, and `run` by a second one).
+
+A variable counts for every command that has the option: `HYPERWATCH_LISTEN` is read by `run`, `replay` and `demo`. An option that
+may be repeated takes several values from its variable with blanks between, and a list from the file.
 """
 
 
 def page() -> str:
     """The whole page."""
     with click.Context(program, info_name="hyperwatch") as context:
-        return "\n".join([_HEAD, *_sections(program, context)]) + "\n"
+        return "\n".join([_HEAD, *_section(program, context), *_sections(program, context)]) + "\n"
 
 
 def _sections(group: click.Group, context: click.Context) -> list[str]:
@@ -68,8 +72,18 @@ def _row(option: click.Option, context: click.Context) -> str:
     if "Sentinel" in plain or "UNSET" in plain:
         plain = ""
     metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
-    cells = (f"`{option.opts[0]}{metavar}`", f"`{option.envvar}`", plain, " ".join((option.help or "").split()))
+    variable = f"`{option.envvar}`" if option.envvar else ""
+    meaning = " ".join([*(option.help or "").split(), *_range(option)])
+    cells = (f"`{option.opts[0]}{metavar}`", variable, plain, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _range(option: click.Option) -> list[str]:
+    """What a number may be."""
+    kind = option.type
+    if not isinstance(kind, click.IntRange | click.FloatRange) or kind.min is None:
+        return []
+    return [f"From {kind.min:,} to {kind.max:,}." if kind.max is not None else f"At least {kind.min:,}."]
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["run", "--listen", "127.0.0.1:0", "--data-dir", "/nowhere"], "/nowhere does not exist: name the node's"),
         (["--config", "/nowhere", "run"], "File '/nowhere' does not exist"),
         (["simulate"], "Missing argument 'DIR'"),
+        (["run", "--data-dir", "/x/hl-node/data"], "may end such a process: give it by its environment variable"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -52,6 +52,31 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(there), target
 
 
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"]({path.name})" not in index] == ["index.md"]
+
+
+def command_lines() -> list[str]:
+    """What is shown of the program in use."""
+    pages = [path.read_text() for path in PAGES if path.name != "commands.md"]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
+    return sorted({line for block in blocks for line in block.splitlines() if line.startswith("hyperwatch ")})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_that_is_shown_uses_options_that_exist(line: str) -> None:
+    command: click.Command = program
+    known: set[str] = {name for option in program.params for name in option.opts}
+    words = re.split(r"[#|>]", line)[0].split()[1:]
+    for word in words:
+        if isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+            known |= {name for option in command.params for name in option.opts}
+    assert command is not program
+    assert {word for word in words if word.startswith("--")} <= known
+
+
 def documents() -> list[str]:
     blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "protocol.md").read_text(), re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line]

@@ -105,6 +105,19 @@ def test_late_lines_in_the_old_hour_are_no_repeats_for_a_cursor_behind_them(tmp_
     assert events_of(read_all(log, Cursor.decode(cursor.encode()))) == [(7, 1, event(5)), (8, 0, event(2))]
 
 
+def test_a_block_that_began_in_the_old_hour_is_counted_on_by_a_cursor_in_the_new_one(tmp_path: Path) -> None:
+    old = hour_file(tmp_path, "20260505/9")
+    append(old, line(7, [event(1)]) + line(7, [event(2)]))
+    append(hour_file(tmp_path, "20260505/10"), line(7, [event(3)]))
+    os.utime(old, (1, 1))  # it will not grow any more: the cursor names the new file only
+    log = tree(tmp_path)
+    cursor = read_all(log)[-1].after
+    append(hour_file(tmp_path, "20260505/10"), line(7, [event(4)]))
+
+    assert [place.file for place in cursor.places] == ["20260505/10"]
+    assert events_of(read_all(log, cursor)) == [(7, 3, event(4))]
+
+
 @pytest.mark.parametrize("layout", ENVELOPES)
 @pytest.mark.parametrize("other", ENVELOPES)
 def test_a_cursor_goes_on_by_its_block_on_another_node_and_in_another_layout(

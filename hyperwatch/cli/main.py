@@ -15,9 +15,11 @@ import click
 
 from hyperwatch import __version__
 from hyperwatch.cli import demo, gaps, replay, run, simulate, watch
-from hyperwatch.errors import HyperwatchError
+from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
+
+_DEADLY = "hl-node"
 
 
 @click.group("hyperwatch", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,15 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
+        _refuse_deadly(sys.argv if arguments is None else arguments)
         code = program.main(arguments, standalone_mode=False)
     except (click.ClickException, click.Abort, HyperwatchError) as error:
         return _fail(error)
     except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is not None:
+            return _fail(click.Abort())  # it came before the service's own receiver was there
         known, other = group.split(HyperwatchError)
         if known is None or other is not None:
             raise
         return _fail(_first(known))
     return code if isinstance(code, int) else 0
+
+
+def _refuse_deadly(arguments: Sequence[str]) -> None:
+    """Raises UsageError where the node's supervisor might end this process for what its arguments say."""
+    for argument in arguments:
+        if _DEADLY in argument:
+            what = f"the argument {argument!r} has {_DEADLY!r} in it, and the node's supervisor may end such a process"
+            raise UsageError(what, "give it by its environment variable, HYPERWATCH_<OPTION>")
 
 
 def _first(group: BaseExceptionGroup[HyperwatchError]) -> HyperwatchError:

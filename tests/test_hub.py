@@ -1,0 +1,200 @@
+"""The hub and the connections it pushes to, on sockets that take what the test lets them take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from hyperwatch.feed import connection as connection_module
+from hyperwatch.feed.connection import Connection
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.subscription import Subscription
+from hyperwatch.feed.views import Orders, OrderUpdates, View
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Tree
+from hyperwatch.log.past import Past
+from hyperwatch.log.reader import Reader
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.walk import Walk
+from hyperwatch.node.streams import ORDERS, Layout
+from support import USER, append, event, hour_file, line, until
+
+
+@attrs.define(eq=False)
+class FakeSocket:
+    """A client that takes `room` messages at once, and any number when it is waited for."""
+
+    room: int = 10**9
+    peer: str = "a fake"
+    unfinished: bool = False
+    heard: list[dict[str, Any]] = attrs.Factory(list)
+
+    def offer(self, head: bytes, tail: bytes) -> bool:
+        if not self.room:
+            return False
+        self.room -= 1
+        self.heard.append(json.loads(head + tail))
+        return True
+
+    def wake(self) -> None:
+        """As an outlet: nobody sleeps here."""
+
+    async def send(self, head: bytes, tail: bytes = b"") -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(json.loads(head + tail))
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def blocks(self) -> list[int]:
+        return [message["data"]["blockNumber"] for message in self.heard if message["channel"] == "orders"]
+
+
+def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
+    """One batch of each list of lines."""
+    path = hour_file(root, "20260505/9")
+    append(path, b"")
+    log = Tree(root, ORDERS, Layout.STREAMING)
+    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
+    made = []
+    for lines in blocks:
+        append(path, b"".join(lines))
+        batch = reader.next(None, lambda: None)
+        assert batch is not None
+        made.append(batch)
+    reader.close()
+    return log, made
+
+
+def subscribed(hub: Hub, socket: FakeSocket, view: View | None = None, name: str = "1") -> Subscription:
+    """A live subscription at the ring's end."""
+    subscription = Subscription(view or Orders(OrderFilter()), name, socket, hub.ring.end, hub.ring.end_serial)
+    hub.join(subscription)
+    return subscription
+
+
+async def test_what_its_connection_has_sent_is_not_pushed_again(tmp_path: Path) -> None:
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)]), line(8, [event(2)])]])
+    hub = Hub(Ring(batch.before, 10**9))
+    hub.ring.append(batch)  # the head fills the ring, a connection serves the subscription from there, and it joins
+    socket = FakeSocket()
+    subscribed(hub, socket)
+    await hub.publish(batch)  # and only now it is published
+
+    assert socket.heard == []
+
+
+async def test_where_a_subscription_stands_is_never_told_from_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperwatch.feed.hub.TELL_S", 0)
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)]), line(8, [event(2)])]])
+    hub = Hub(Ring(batch.before, 10**9))
+    hub.ring.append(batch)
+    ahead = FakeSocket()
+    subscribed(hub, ahead)  # it has had what the hub has not published
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.tell_positions)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        assert ahead.heard == []
+        await hub.publish(batch)
+        await until(lambda: bool(ahead.heard))
+        nursery.cancel_scope.cancel()
+
+    assert ahead.heard[0]["channel"] == "cursor"
+    assert Cursor.decode(ahead.heard[0]["data"]["cursor"]) == batch.after
+
+
+async def test_positions_never_go_back_while_some_views_have_an_entry_and_others_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperwatch.feed.hub.TELL_S", 0)
+    lines = [line(8, [event(number)]) for number in range(300)]
+    _, (batch,) = batches(tmp_path, [[line(7, [event(0)]), *lines]])
+    hub = Hub(Ring(batch.before, 10**9))
+    sockets = [FakeSocket() for _ in range(20)]  # so many views that the hub lets others run within an entry
+    for number, socket in enumerate(sockets):
+        subscribed(hub, socket, Orders(OrderFilter.of(coins=["BTC", str(number)])))
+    hub.ring.append(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.tell_positions)
+        await hub.publish(batch)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+    for socket in sockets:
+        cursors = [Cursor.decode(message["data"]["cursor"]) for message in socket.heard]
+        offsets = [cursor.places[0].offset if cursor.places else 0 for cursor in cursors]
+        assert socket.blocks() == [7, 8]
+        assert len(offsets) > 3
+        assert offsets == sorted(offsets)
+
+
+async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_it_once(tmp_path: Path) -> None:
+    statuses = ["open", "newThing", "canceled"]  # three messages: what is not official travels alone
+    lines = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
+    log, (batch, following) = batches(tmp_path, [lines, [line(8, [event(9)])]])
+    hub = Hub(Ring(batch.before, 1))  # it has let go of the entry when the rest of it is sent
+    socket = FakeSocket(room=2)
+    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    subscription = Subscription(OrderUpdates(USER), "1", connection, hub.ring.end, 0)
+    connection._subscriptions["1"] = subscription
+    hub.join(subscription)
+    for each in (batch, following):
+        hub.ring.append(each)
+        await hub.publish(each)
+    assert not subscription.live
+    socket.room = 10**9
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._serve_behind)
+        await until(lambda: subscription.live)
+        nursery.cancel_scope.cancel()
+
+    assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 9]
+
+
+async def test_a_stalled_client_keeps_no_file_open(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    log, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
+    hub = Hub(Ring(batch.before, 10**9))
+    connection = Connection(FakeSocket(), hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    reader = Reader(log, Cursor(batch.before.directory))
+    subscription = Subscription(Orders(OrderFilter()), "1", connection, batch.before, 0, reader=reader)
+    subscription.sending_s = trio.current_time()
+    connection._subscriptions["1"] = subscription
+    with trio.move_on_after(3 * connection_module._LET_GO_S):
+        await connection._let_files_go()
+
+    assert subscription.reader is None
+    assert subscription.serial == -1
+    assert autojump_clock.autojump_threshold == 0
+
+
+def test_what_is_written_while_the_newer_hour_is_looked_for_is_not_late(tmp_path: Path) -> None:
+    old = hour_file(tmp_path, "20260505/9")
+    append(old, line(7, [event(1)]))
+
+    class Busy(Tree):
+        """The node writes its last line and begins the next hour between two system calls of ours."""
+
+        def names(self, after: str | None = None) -> list[str]:
+            if after is not None and not (self.hourly / "20260505/10").exists():
+                append(old, line(7, [event(2)]))
+                append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
+            return super().names(after)
+
+    walk = Walk(Busy(tmp_path, ORDERS, Layout.STREAMING))
+    spans = [walk.take(1_000) for _ in range(3)]
+    walk.close()
+
+    assert [(span.file, span.late) for span in spans if span] == [
+        ("20260505/9", False), ("20260505/9", False), ("20260505/10", False),
+    ]  # fmt: skip
