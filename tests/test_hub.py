@@ -9,11 +9,13 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from hyperwatch.feed import connection as connection_module
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.protocol import Unsubscribe
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Orders, OrderUpdates, View
 from hyperwatch.log.batch import Batch
@@ -198,3 +200,33 @@ def test_what_is_written_while_the_newer_hour_is_looked_for_is_not_late(tmp_path
     assert [(span.file, span.late) for span in spans if span] == [
         ("20260505/9", False), ("20260505/9", False), ("20260505/10", False),
     ]  # fmt: skip
+
+
+async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_its_end(tmp_path: Path) -> None:
+    statuses = ["open", "newThing", "canceled"]  # three messages of one entry
+    lines = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
+    log, (batch,) = batches(tmp_path, [lines])
+    hub = Hub(Ring(batch.before, 10**9))
+    hub.ring.append(batch)
+    released = trio.Event()
+
+    class Slow(FakeSocket):
+        async def send(self, head: bytes, tail: bytes = b"") -> None:
+            await released.wait()
+            await super().send(head, tail)
+
+    socket = Slow()
+    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    subscription = Subscription(OrderUpdates(USER), "1", connection, batch.before, 0)
+    connection._subscriptions["1"] = subscription
+    connection.wake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._serve_behind)
+        await trio.testing.wait_all_tasks_blocked()  # within the first message
+        nursery.start_soon(connection._unsubscribe, Unsubscribe(b"{}", None, OrderUpdates(USER)))
+        await trio.testing.wait_all_tasks_blocked()  # the acknowledgement waits for it
+        released.set()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert [message["channel"] for message in socket.heard] == ["orderUpdates", "subscriptionResponse"]
