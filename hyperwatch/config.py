@@ -9,6 +9,7 @@ from typing import Self
 import attrs
 
 from hyperwatch.errors import UsageError
+from hyperwatch.log.files import GRACE_S
 from hyperwatch.node.streams import Layout
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 DEFAULT_RING_BYTES = 64 * 1024 * 1024  # about two seconds of a busy day, as decoded
 DEFAULT_DEADLINE_S = 30.0  # a batch takes 0.1 s; the replaced system's work had 30 s
 DEFAULT_STALL_S = 60.0  # real nodes pause up to two minutes a day, and spikes of a second are normal
-DEFAULT_GRACE_S = 120.0  # real nodes finish the old hour seconds after the new one exists
+DEFAULT_GRACE_S = GRACE_S
 
 
 @attrs.frozen

@@ -230,3 +230,33 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
         nursery.cancel_scope.cancel()
 
     assert [message["channel"] for message in socket.heard] == ["orderUpdates", "subscriptionResponse"]
+
+
+async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    log, made = batches(tmp_path, [[line(number, [event(number)])] for number in (7, 8, 9)])
+    hub = Hub(Ring(made[0].before, 10**9))
+    for batch in made:
+        hub.ring.append(batch)
+
+    class Slow(FakeSocket):
+        async def send(self, head: bytes, tail: bytes = b"") -> None:
+            await trio.sleep(3 * connection_module._LET_GO_S)
+            await super().send(head, tail)
+
+    socket = Slow()
+    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    subscription = Subscription(Orders(OrderFilter()), "1", connection, made[0].before, 0)
+    connection._subscriptions["1"] = subscription
+    connection.wake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._let_files_go)
+        nursery.start_soon(connection._serve_behind)
+        with trio.move_on_after(30 * connection_module._LET_GO_S):
+            while not subscription.live:  # noqa: ASYNC110  on a virtual clock
+                await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    assert socket.blocks() == [7, 8, 9]
+    assert autojump_clock.autojump_threshold == 0

@@ -288,9 +288,10 @@ class Connection:
             await trio.sleep(_LET_GO_S)
             long_ago_s = trio.current_time() - _LET_GO_S
             for subscription in self._subscriptions.values():
-                if subscription.sending_s is not None and subscription.sending_s < long_ago_s:
+                slow = subscription.sending_s is not None and subscription.sending_s < long_ago_s
+                if slow and subscription.reader is not None:
                     self._close_reader(subscription)  # it is not being read: its messages are being sent
-                    subscription.serial = -1
+                    subscription.serial = -1  # of no meaning while there is a reader
 
     def _close_over(self) -> None:
         while self._over:

@@ -120,7 +120,3 @@ class Hub:
     def live_clients(self) -> int:
         """How many clients have a subscription at the head."""
         return len({subscription.outlet for group in self._live.values() for subscription in group})
-
-    def live_counts(self) -> tuple[int, int]:
-        """(views, subscriptions) at the head."""
-        return len(self._live), sum(map(len, self._live.values()))

@@ -17,11 +17,12 @@ import attrs
 
 from hyperwatch.errors import DataError, HyperwatchError
 from hyperwatch.log.compressed import Fate, Source, open_source
-from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.streams import Layout, Stream, hour_name, hour_rank
 
 __all__ = [
+    "GRACE_S",
     "Log",
     "OversizedLineError",
     "Recording",
@@ -29,9 +30,13 @@ __all__ = [
     "backlog_bytes",
     "find_trees",
     "head_of",
+    "is_there",
     "newest_data_ns",
     "read_lines",
 ]
+
+
+GRACE_S = 120.0  # real nodes finish the old hour seconds after the new one exists; two minutes is ample
 
 
 class Log(Protocol):
@@ -69,7 +74,7 @@ class Tree:
     root: Path
     stream: Stream
     layout: Layout
-    grace_s: float = 120.0
+    grace_s: float = GRACE_S
 
     @property
     def hourly(self) -> Path:
@@ -203,6 +208,13 @@ def head_of(source: Source) -> str:
     return hashlib.blake2b(data[: end if end >= 0 else _HEAD_BYTES], digest_size=6).hexdigest()
 
 
+def is_there(source: Source, place: FilePlace) -> bool:
+    """Whether a place is still what it was: in the same file, by its first line, and at a line's start."""
+    if place.head and head_of(source) != place.head:
+        return False
+    return not place.offset or source.read(place.offset - 1, 1) == b"\n"
+
+
 def read_lines(source: Source, offset: int, max_bytes: int, limit: int | None = None) -> bytes:
     """Whole lines from `offset`: about `max_bytes` of them, or one line where that alone is longer.
 
@@ -248,7 +260,7 @@ def _oversized(source: Source, offset: int) -> bytes:
     return b""
 
 
-def find_trees(root: Path, stream: Stream, grace_s: float = 120.0) -> list[Tree]:
+def find_trees(root: Path, stream: Stream, grace_s: float = GRACE_S) -> list[Tree]:
     """The layouts in which `root` holds the stream, the one with the newest data first.
 
     Raises:

@@ -9,7 +9,7 @@ import attrs
 from hyperwatch.errors import CursorError
 from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Block, Cursor, FilePlace
-from hyperwatch.log.files import Log, PlainFile, Tree, head_of, read_lines
+from hyperwatch.log.files import Log, PlainFile, Tree, head_of, is_there, read_lines
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage, key_of
 from hyperwatch.node.events import Decoder, Run
@@ -123,7 +123,7 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
         except (FileNotFoundError, NotADirectoryError, KeyError):
             return None
         try:
-            if not _is_there(source, place):
+            if not is_there(source, place):
                 return None
             tail = _tail(log, source, place.offset)
         finally:
@@ -134,12 +134,6 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
         elif tail is not None:
             passages[place.file] = _passage(tail, wish, newest=place is wish.places[-1])
     return passages
-
-
-def _is_there(source: Source, place: FilePlace) -> bool:
-    if place.head and head_of(source) != place.head:
-        return False
-    return not place.offset or source.read(place.offset - 1, 1) == b"\n"
 
 
 def _passage(tail: _Tail, wish: Cursor, *, newest: bool) -> Passage:

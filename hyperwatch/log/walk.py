@@ -12,7 +12,7 @@ from hyperwatch.errors import CursorError, DataError
 from hyperwatch.log.batch import Span
 from hyperwatch.log.compressed import Fate, Source
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Log, OversizedLineError, head_of, read_lines
+from hyperwatch.log.files import Log, OversizedLineError, head_of, is_there, read_lines
 from hyperwatch.node.events import Damage
 
 __all__ = ["Walk"]
@@ -134,8 +134,7 @@ class Walk:
         except (FileNotFoundError, KeyError) as error:
             what = f"there is no file {place.file} in this log"
             raise CursorError(what, remedy) from error
-        other = place.head and head_of(source) != place.head
-        if other or (place.offset and source.read(place.offset - 1, 1) != b"\n"):
+        if not is_there(source, place):
             source.close()
             what = (
                 f"{place.file} is not the file that the cursor was made for, or does not reach {place.offset} any more"
