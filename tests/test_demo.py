@@ -16,9 +16,9 @@ from hyperwatch.cli import demo
 from hyperwatch.cli.live import Notices
 from hyperwatch.cli.screen import Output
 from hyperwatch.cli.table import Board
+from hyperwatch.client import connect
 from hyperwatch.config import Address
 from hyperwatch.errors import HyperwatchError
-from hyperwatch.feed.client import connect
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
 

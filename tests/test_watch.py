@@ -23,9 +23,9 @@ from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.live import until_signal
 from hyperwatch.cli.screen import ClosedOutputError, Output
 from hyperwatch.cli.table import Board, events_of, gap_text
+from hyperwatch.client import FeedError, LossError, complete, connect
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError, UsageError
-from hyperwatch.feed.client import FeedError, LossError, complete, connect
 from hyperwatch.feed.wire import GoneError, Socket, accept
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate

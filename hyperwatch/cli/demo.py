@@ -17,9 +17,9 @@ from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import LAYOUT, option
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal
 from hyperwatch.cli.table import Board
+from hyperwatch.client import Client, connect
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError
-from hyperwatch.feed.client import Client, connect
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.shapes import Summary
 from hyperwatch.simulate.writer import simulate

@@ -14,7 +14,7 @@ import trio
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal, screen
 from hyperwatch.cli.table import Board, gap_text
-from hyperwatch.feed.client import Message
+from hyperwatch.client import Message
 
 __all__ = ["Notices", "now_ms", "refresh", "until_signal"]
 

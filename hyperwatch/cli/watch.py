@@ -12,7 +12,7 @@ from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import option
 from hyperwatch.cli.screen import Output, is_terminal
 from hyperwatch.cli.table import Board, events_of
-from hyperwatch.feed.client import Client, complete, connect
+from hyperwatch.client import Client, complete, connect
 
 __all__ = ["command"]
 

@@ -12,8 +12,8 @@ import attrs
 import msgspec
 import trio
 
+from hyperwatch.client.wire import ClientSocket, ClosedError, RefusedError, open_client
 from hyperwatch.errors import HyperwatchError, UsageError
-from hyperwatch.feed.wire import ClientSocket, ClosedError, RefusedError, open_client
 
 __all__ = ["Answer", "Client", "FeedError", "LossError", "Message", "complete", "connect"]
 
