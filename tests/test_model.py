@@ -40,6 +40,7 @@ class NodeAndReader(RuleBasedStateMachine):
         self.next_block = 100
         self.blocks: list[Block] = []  # as a restarting node writes them again
         self.late: list[Block] = []  # not yet written to the old hour
+        self.absent: tuple[Path, list[Block]] | None = None  # an hour file that is not there yet
         self.unflushed = b""
         self.now_s = 0.0
         self.got: list[tuple[int | None, int, bytes]] = []
@@ -114,10 +115,29 @@ class NodeAndReader(RuleBasedStateMachine):
         self.path = hour_file(self.root, self.name(), self.layout)
         self.write(self.make([2]))
 
+    @rule(counts=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def roll_the_hour_and_owe_the_file_of_one_between(self, counts: list[int]) -> None:
+        self.flush()
+        self.write_late()
+        self.old = self.path
+        self.day, self.hour = (self.day + 1, 1) if self.hour > 21 else (self.day, self.hour + 2)
+        between = hour_file(self.root, f"{self.day}/{self.hour - 1}", self.layout)
+        self.absent = (between, self.make(counts))
+        self.path = hour_file(self.root, self.name(), self.layout)
+        self.write(self.make([2]))
+
     @rule()
     def write_late(self) -> None:
         append(self.old, lines_of(self.layout, self.late))
         self.late = []
+        self.write_the_hour_between()
+
+    @rule()
+    def write_the_hour_between(self) -> None:
+        if self.absent is not None:
+            path, blocks = self.absent
+            append(path, lines_of(self.layout, blocks))
+            self.absent = None
 
     @rule(back=st.integers(1, 30), torn=st.booleans())
     def restart_the_node(self, back: int, torn: bool) -> None:
@@ -148,7 +168,7 @@ class NodeAndReader(RuleBasedStateMachine):
         self.look()
         append(self.path, lines_of(self.layout, self.blocks[-1:]) + lines_of(self.layout, self.make([1])))
 
-    @precondition(lambda self: not self.unflushed and not self.late)
+    @precondition(lambda self: not self.unflushed and not self.late and self.absent is None)
     @rule()
     def prune_what_was_read(self) -> None:
         self.read()

@@ -41,7 +41,7 @@ def ask(**subscription: object) -> str:
 
 def batch_of(data: bytes, layout: Layout = Layout.STREAMING, *, late: bool = False) -> Batch:
     directory = ORDERS.directory(layout)
-    span = Span("20260505/9", 0, data, (FilePlace("20260505/9", 0),), 0, False, late, 1)
+    span = Span("20260505/9", "", 0, data, (FilePlace("20260505/9", 0),), 0, 0, False, late, 1)
     chunk = decode(ORDERS, layout, span, (0, len(data)), lambda: None)
     return assemble(ORDERS.name, directory, span, [chunk], Repeats(Cursor(directory)))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.gaps import FILE_REMOVED, MISSING_BLOCKS, UNREADABLE, Gap
+from hyperwatch.log.gaps import FILE_REMOVED, LATE_FILE, MISSING_BLOCKS, UNREADABLE, Gap
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.node.events import Damage, Decoder, Run
 from hyperwatch.node.lines import pieces
@@ -26,10 +26,14 @@ class Span:
     """Whole lines of one file."""
 
     file: str
+    head: str
+    """What its first line is known by."""
     offset: int
     data: bytes
     places: tuple[FilePlace, ...]
-    """Where every open file stood before, oldest first; `file` is one of them."""
+    """Where every open file stood before, oldest first. A late file that nothing was read of is not among them."""
+    number: int
+    """Which of them `file` is, or where it belongs."""
     skip: int
     """How many events of the first line were taken before."""
     anew: bool
@@ -42,18 +46,25 @@ class Span:
     """Lines that are too long to be read; `data` is empty then."""
     missed: tuple[str, ...] = ()
     """Files before this one that were removed before they were read."""
+    too_late: tuple[str, ...] = ()
+    """Older files that appeared when they were not waited for any more."""
 
     @property
     def end(self) -> int:
         """Where the next line starts."""
         return self.offset + len(self.data) + sum(line.length_bytes for line in self.damage)
 
+    @property
+    def file_before(self) -> str | None:
+        """The open file before this one."""
+        return self.places[self.number - 1].file if self.number else None
+
     def after(self, offset: int, taken: int) -> tuple[FilePlace, ...]:
         """Where every open file stands when this one has been read up to there."""
-        return tuple(
-            attrs.evolve(place, offset=offset, taken=taken) if place.file == self.file else place
-            for place in self.places
-        )
+        older, newer = self.places[: self.number], self.places[self.number :]
+        if newer and newer[0].file == self.file:
+            newer = newer[1:]
+        return (*older, FilePlace(self.file, offset, taken, self.head), *newer)
 
 
 @attrs.frozen
@@ -130,9 +141,13 @@ def assemble(stream: str, directory: str, span: Span, chunks: Sequence[Decoded],
     """
     if span.anew:
         repeats.begin_again(span.file)
+    elif span.late and not span.offset and not span.skip:
+        repeats.begin_late(span.file, span.file_before)
     made = _Assembly(stream, directory, span, repeats)
     for name in span.missed:
         made.lose(FILE_REMOVED, span.places, f"{name}, removed before it was read")
+    for name in span.too_late:
+        made.lose(LATE_FILE, span.places, f"{name}, which appeared long after a newer file", readable=True)
     for damage in span.damage:
         made.damage(damage)
     for chunk in chunks:
@@ -182,9 +197,9 @@ class _Assembly:
         where = f"{self._span.file}, {damage.length_bytes} bytes at {damage.offset}"
         self.lose(UNREADABLE, self._span.after(end, 0), where)
 
-    def lose(self, reason: str, after: tuple[FilePlace, ...], where: str) -> None:
+    def lose(self, reason: str, after: tuple[FilePlace, ...], where: str, *, readable: bool = False) -> None:
         """Something that cannot be delivered comes next."""
-        self._gaps.append(Gap(self._stream, reason, self._cursor_at, self._cursor(after), where))
+        self._gaps.append(Gap(self._stream, reason, self._cursor_at, self._cursor(after), where, readable))
 
     def batch(self, lines: int) -> Batch:
         """All of it."""

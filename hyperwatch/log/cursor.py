@@ -1,7 +1,7 @@
 """Places in the log. Pure.
 
-A cursor names the place *after* the last event considered: up to two open hour files with an offset in each (a node may
-still append to the old hour while it already writes the new one), and the block being written with the number of its
+A cursor names the place *after* the last event considered: the open hour files with an offset in each (a node may still
+append to the old hour while it already writes the new one; files between two that are named have not been read), and the block being written with the number of its
 events that lie before the cursor. A file is known by its name and by its first line; where it is not what it was, the
 block says where to go on: in another file, in another layout, on another node.
 """
@@ -18,10 +18,13 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 
-__all__ = ["Block", "Cursor", "FilePlace", "covers"]
+__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "covers"]
 
 Block = int | str
 """A block as far as a layout tells: its number, in the plain layout the time that its events carry."""
+
+OPEN_FILES = 3
+"""How many a cursor names at most: the newest, the one before it, and one that appears late between them."""
 
 _VERSION = 1
 _REMEDY = 'subscribe with a cursor that this service sent, or with "from": "earliest"'
@@ -93,7 +96,7 @@ _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     version: int
     directory: str
-    places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=2)]
+    places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=OPEN_FILES)]
     block: int | None
     time: str
     count: _Natural

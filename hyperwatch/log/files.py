@@ -19,7 +19,7 @@ from hyperwatch.errors import DataError, HyperwatchError
 from hyperwatch.log.compressed import Fate, Source, open_source
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.node.lines import LINE_BYTES
-from hyperwatch.node.streams import Layout, Stream, hour_name, hour_rank
+from hyperwatch.node.streams import Layout, Stream, day_before, hour_follows, hour_name, hour_rank
 
 __all__ = [
     "GRACE_S",
@@ -56,6 +56,12 @@ class Log(Protocol):
 
     def names(self, after: str | None = None) -> list[str]:
         """The files newer than `after`, oldest first."""
+
+    def older(self, name: str) -> list[str]:
+        """The files of the day before that one, where another may still appear."""
+
+    def follows(self, older: str, newer: str) -> bool:
+        """Whether no file can still appear between two."""
 
     def directories(self, names: Iterable[str]) -> list[Path]:
         """Where changes to these files, and newer ones, would show."""
@@ -98,6 +104,12 @@ class Tree:
         ]
         return sorted(found, key=hour_rank)
 
+    def older(self, name: str) -> list[str]:
+        return [other for other in self.names(day_before(name)) if hour_rank(other) < hour_rank(name)]
+
+    def follows(self, older: str, newer: str) -> bool:
+        return hour_follows(older, newer)
+
     def directories(self, names: Iterable[str]) -> list[Path]:
         return [self.hourly, *sorted({(self.hourly / name).parent for name in names})]
 
@@ -125,7 +137,13 @@ class Recording:
         every = [str(path) for path in self.paths]
         return every if after is None else every[self.rank(after) + 1 :]
 
-    def directories(self, names: Iterable[str]) -> list[Path]:  # noqa: ARG002  nothing of a recording changes
+    def older(self, name: str) -> list[str]:  # noqa: ARG002  nothing of a recording changes
+        return []
+
+    def follows(self, older: str, newer: str) -> bool:  # noqa: ARG002  as above
+        return True
+
+    def directories(self, names: Iterable[str]) -> list[Path]:  # noqa: ARG002  as above
         return []
 
     def rank(self, name: str) -> int:

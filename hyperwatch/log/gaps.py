@@ -6,13 +6,15 @@ import attrs
 
 from hyperwatch.log.cursor import Cursor
 
-__all__ = ["FILE_REMOVED", "MISSING_BLOCKS", "NOT_RUNNING", "PLACE_GONE", "UNREADABLE", "Gap"]
+__all__ = ["FILE_REMOVED", "LATE_FILE", "MISSING_BLOCKS", "NOT_RUNNING", "PLACE_GONE", "UNREADABLE", "Gap"]
 
 # The reasons, as clients and the ledger have them.
 MISSING_BLOCKS = "missing-blocks"
 """By-block files name every block: these were never written."""
 FILE_REMOVED = "file-removed"
 """An hour file went before it was read."""
+LATE_FILE = "late-file"
+"""An hour file appeared so long after a newer one that it was not waited for any more. It is still there."""
 UNREADABLE = "unreadable"
 """Lines that are no output of a node, torn, or longer than a line may be: they are in quarantine, by position at least."""
 PLACE_GONE = "place-gone"

@@ -21,7 +21,7 @@ from hyperwatch.node.events import Run
 __all__ = ["BLOCKS", "Passage", "Repeats", "Verdict", "key_of"]
 
 BLOCKS = 20_000  # twice what a restarting node goes back
-_FILES = 4  # a walk has two open
+_FILES = 4  # a walk has three open
 _ALL = 2**62  # places of a block that was read before anything that is known here
 
 
@@ -35,6 +35,8 @@ class Passage:
     """The place that the block's next event would have."""
     repeating: bool = False
     """Whether its blocks fell, and have not yet risen above all that were read."""
+    between: bool = False
+    """Whether it appeared between files that were read: what of its blocks is known was read as a repeat elsewhere."""
 
 
 @attrs.frozen
@@ -74,6 +76,14 @@ class Repeats:
         if highest is not None:
             self._passages[file] = Passage(highest, 0, repeating=True)
 
+    def begin_late(self, file: str, before: str | None) -> None:
+        """The file appeared between others that were read: its blocks are new where they follow those of `before`."""
+        highest = self._highest
+        if highest is not None:
+            lowest = "" if isinstance(highest, str) else -1
+            known = self._passages.get(before or "", Passage(lowest, 0))
+            self._passages[file] = attrs.evolve(known, between=True)
+
     def judge(self, file: str, run: Run) -> Verdict:
         """The places of a run, which is the next that was read of its file."""
         block = key_of(run)
@@ -82,9 +92,10 @@ class Repeats:
             return Verdict(first, 0)
         repeating = self._repeating(file, block)
         seen = self._seen(block, repeating=repeating)
-        first = run.skipped if run.fresh else self._first(file, block, 0 if repeating else seen)
+        between = file in self._passages and self._passages[file].between
+        first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or between else seen)
         end = first + len(run.events)
-        self._passages[file] = Passage(block, end, repeating)
+        self._passages[file] = Passage(block, end, repeating, between)
         self._passages.move_to_end(file)
         self._remember(run, block, max(seen, end))
         return Verdict(first, max(0, min(seen, end) - first))

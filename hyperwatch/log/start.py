@@ -88,9 +88,10 @@ def begin(log: Log, wish: Cursor) -> Start:
         what = f"the cursor is one of {wish.directory}, this log is {own}"
         raise CursorError(what, "use it where it was made")
     if wish.directory == own:
-        passages = _at_places(log, wish)
+        kept = _without_pruned(log, wish)
+        passages = _at_places(log, kept)
         if passages is not None:
-            return Start(wish, passages)
+            return Start(kept, passages)
     by_block = wish.directory == log.stream.directory(Layout.BY_BLOCK)
     whole = by_block and not any(place.taken for place in wish.places)  # each of its lines is a block
     return _at_block(log, attrs.evolve(wish, directory=own), whole=whole)
@@ -114,6 +115,16 @@ def seek(log: Log, source: Source, size_bytes: int, below: Callable[[Run], bool]
     return _line_after(source, low) if low else 0
 
 
+def _without_pruned(log: Log, wish: Cursor) -> Cursor:
+    """The cursor without the older files that are gone: nothing can be read of them, but of the newer ones it can."""
+    if len(wish.places) <= 1:
+        return wish
+    names = set(log.names())
+    return attrs.evolve(
+        wish, places=tuple(place for place in wish.places if place.file in names or place is wish.places[-1])
+    )
+
+
 def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
     """What lies before the cursor's places; None where one of them is not there any more."""
     passages: dict[str, Passage] = {}
@@ -132,15 +143,16 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
             # No hour that begins within a block, for then the old one would end with it: a file that was begun anew.
             passages[place.file] = Passage(wish.key, 0, repeating=True)
         elif tail is not None:
-            passages[place.file] = _passage(tail, wish, newest=place is wish.places[-1])
+            passages[place.file] = _passage(tail, wish, wish.places.index(place))
     return passages
 
 
-def _passage(tail: _Tail, wish: Cursor, *, newest: bool) -> Passage:
-    last = key_of(tail.run)
+def _passage(tail: _Tail, wish: Cursor, number: int) -> Passage:
+    last, newest = key_of(tail.run), number == len(wish.places) - 1
+    between = number > 0 and not newest
     if last == wish.key:
-        return Passage(last, wish.count)  # the block may have begun in another file
-    return Passage(last, tail.count, repeating=newest and _less(last, wish.key))
+        return Passage(last, wish.count, between=between)  # the block may have begun in another file
+    return Passage(last, tail.count, repeating=newest and _less(last, wish.key), between=between)
 
 
 def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:

@@ -11,7 +11,7 @@ from loguru import logger
 from hyperwatch.errors import CursorError, DataError
 from hyperwatch.log.batch import Span
 from hyperwatch.log.compressed import Fate, Source
-from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.cursor import OPEN_FILES, Cursor, FilePlace
 from hyperwatch.log.files import Log, OversizedLineError, head_of, is_there, read_lines
 from hyperwatch.node.events import Damage
 
@@ -34,6 +34,8 @@ class _Open:
     """Whether it was truncated or replaced, and nothing of it has been read since."""
     gone_s: float | None = None
     """Since when its name has been gone, by the monotonic clock."""
+    reached_s: float = 0.0
+    """Since when it has been open, by the same clock."""
 
     def place(self) -> FilePlace:
         return FilePlace(self.name, self.offset, self.taken, self.head)
@@ -47,7 +49,8 @@ class _Open:
 class Walk:
     """A place in the log that moves forward.
 
-    At most two files are open: the newest reached, and the one before it while it may still grow. A file that was
+    At most three files are open: the newest reached, the one before it while it may still grow, and one that appears
+    late between the two: an older file is kept for that too, for as long, where an hour is missing. A file that was
     truncated or replaced is read from its start again: what of it was read before is known by its blocks. A file that
     was removed is read to its end and let go GONE_S later.
 
@@ -78,6 +81,8 @@ class Walk:
         self._listed: list[str] = []
         self._odd: set[str] = set()  # FIFOs and the like, named once in the log
         self._missed: list[str] = []  # seen, and removed before they were reached: the next span tells
+        self._passed: set[str] | None = None  # the files of a day before those that are open, as they were last seen
+        self._too_late: list[str] = []  # what appeared among these: the next span tells
         try:
             for place in places:
                 self._open.append(self._at(place))
@@ -88,7 +93,12 @@ class Walk:
     @property
     def places(self) -> tuple[FilePlace, ...]:
         """Where each open file stands, oldest first."""
-        return tuple(file.place() for file in self._open)
+        newest = len(self._open) - 1
+        return tuple(
+            file.place()
+            for number, file in enumerate(self._open)
+            if number in (0, newest) or file.offset or file.taken or file.anew
+        )
 
     def look_again(self) -> None:
         """A file may have appeared: look at the next call."""
@@ -140,12 +150,15 @@ class Walk:
                 f"{place.file} is not the file that the cursor was made for, or does not reach {place.offset} any more"
             )
             raise CursorError(what, remedy)
-        return _Open(place.file, source, place.offset, place.taken, place.head)
+        return _Open(place.file, source, place.offset, place.taken, place.head, reached_s=self._monotonic_s())
 
     def _open_next(self, name: str) -> None:
         source = self._log.open(name)
-        self._open.append(_Open(name, source, 0))
+        self._open.append(_Open(name, source, 0, reached_s=self._monotonic_s()))
+        self._open.sort(key=lambda file: self._log.rank(file.name))
         self._listed.remove(name)
+        if self._passed is not None:
+            self._passed.add(name)
         self._let_go()
 
     def _read(self, file: _Open, max_bytes: int, until: Cursor | None) -> Span | None:
@@ -161,19 +174,24 @@ class Walk:
         except OversizedLineError as error:
             data = b""
             damage = (Damage(error.offset, error.end - error.offset, "longer than a line may be", b""),)
+        places = self.places
         span = Span(
             file=file.name,
+            head=file.head,
             offset=file.offset,
             data=data,
-            places=self.places,
+            places=places,
+            number=sum(self._log.rank(place.file) < self._log.rank(file.name) for place in places),
             skip=file.taken,
             anew=file.anew,
             late=file is not self._open[-1],
             read_ms=self._now_ms(),
             damage=damage,
             missed=tuple(self._missed),
+            too_late=tuple(self._too_late),
         )
         self._missed.clear()
+        self._too_late.clear()
         file.offset, file.taken, file.anew = span.end, 0, False
         return span
 
@@ -193,18 +211,29 @@ class Walk:
         now_s = self._monotonic_s()
         if now_s - self._looked_s < LOOK_S:
             return None
-        names = self._log.names(self._open[-1].name if self._open else None)
+        reached = {file.name for file in self._open}
+        names = [name for name in self._log.names(self._open[0].name if self._open else None) if name not in reached]
         self._missed += [name for name in self._listed if name not in names]
         names = [name for name in names if name not in self._odd]
         self._listed = names
-        name = next(iter(names), None)
-        if name is not None and self._limit(name, until) != 0:
+        name = next((name for name in names if self._limit(name, until) != 0), None)
+        if name is not None:
             return name
         if until is None:
             self._looked_s = now_s
+            self._look_back()
             self._look_after(now_s)
             self._let_go()
         return None
+
+    def _look_back(self) -> None:
+        """Notices older files that nobody expected any more."""
+        if not self._open:
+            return
+        older = self._log.older(self._open[0].name)
+        if self._passed is not None:
+            self._too_late += [name for name in older if name not in self._passed and name not in self._odd]
+        self._passed = {*older, *(file.name for file in self._open)}
 
     def _look_after(self, now_s: float) -> bool:
         """Opens anew what was replaced, and lets go what was removed.
@@ -230,14 +259,18 @@ class Walk:
         """The file that has its name now, from its start; itself, closed, where there is none."""
         file.close()
         try:
-            return _Open(file.name, self._log.open(file.name), 0, anew=True)
+            return _Open(file.name, self._log.open(file.name), 0, anew=True, reached_s=file.reached_s)
         except FileNotFoundError:
             return file
 
     def _let_go(self) -> None:
-        """Closes older files that will not grow any more; two stay at most."""
-        while len(self._open) > 1 and (len(self._open) > 2 or self._settled(self._open[0])):  # noqa: PLR2004  two is the number that a cursor can name
+        """Closes older files that will not grow any more."""
+        while len(self._open) > 1 and (len(self._open) > OPEN_FILES or self._settled(*self._open[:2])):
             self._open.pop(0).close()
 
-    def _settled(self, file: _Open) -> bool:
+    def _settled(self, file: _Open, newer: _Open) -> bool:
+        """Whether nothing is expected any more of a file, nor of an hour behind it."""
+        waited_s = self._monotonic_s() - newer.reached_s
+        if waited_s <= self._log.grace_s and not self._log.follows(file.name, newer.name):
+            return False
         return file.source is None or file.source.idle_s() > self._log.grace_s

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import enum
 import re
+from contextlib import suppress
+from datetime import date, timedelta
 
 import attrs
 import msgspec
 
 from hyperwatch.node.keys import DiffKeys, FillKeys, Keys, OrderKeys
 
-__all__ = ["DIFFS", "FILLS", "ORDERS", "STREAMS", "Layout", "Stream", "hour_name", "hour_rank", "sniff"]
+__all__ = [
+    "DIFFS",
+    "FILLS",
+    "ORDERS",
+    "STREAMS",
+    "Layout",
+    "Stream",
+    "day_before",
+    "hour_follows",
+    "hour_name",
+    "hour_rank",
+    "sniff",
+]
 
 
 class Layout(enum.Enum):
@@ -61,7 +75,7 @@ DIFFS = Stream("node_raw_book_diffs", msgspec.json.Decoder(DiffKeys), b'{"user":
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (ORDERS, FILLS, DIFFS)}
 
-_DAY = re.compile(r"\d{8}")
+_DAY = re.compile(r"20\d{6}")
 _HOUR = re.compile(r"\d|1\d|2[0-3]")
 
 
@@ -71,7 +85,9 @@ def hour_name(day: str, hour: str) -> str | None:
     Other names in a data directory (temporary files, compressed copies) are not the log's.
     """
     if _DAY.fullmatch(day) and _HOUR.fullmatch(hour):
-        return f"{day}/{hour}"
+        with suppress(ValueError):
+            _date(day)
+            return f"{day}/{hour}"
     return None
 
 
@@ -79,6 +95,26 @@ def hour_rank(name: str) -> int:
     """A number that orders hour files by time: hours without padding do not sort as text."""
     day, _, hour = name.partition("/")
     return int(day) * 100 + int(hour)
+
+
+def hour_follows(older: str, newer: str) -> bool:
+    """Whether no hour lies between the hours of two files."""
+    return _hours(newer) - _hours(older) <= 1
+
+
+def day_before(name: str) -> str:
+    """The file of the same hour, a day before."""
+    day, _, hour = name.partition("/")
+    return f"{_date(day) - timedelta(days=1):%Y%m%d}/{hour}"
+
+
+def _hours(name: str) -> int:
+    day, _, hour = name.partition("/")
+    return _date(day).toordinal() * 24 + int(hour)
+
+
+def _date(day: str) -> date:
+    return date(int(day[:4]), int(day[4:6]), int(day[6:]))
 
 
 class _Probe(msgspec.Struct):
