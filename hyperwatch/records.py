@@ -77,11 +77,11 @@ class Records:
             The same place, with the highest block that was ever read: a node may be in the middle of a repeat.
         """
         last = self._state.head if self._state is not None else None
-        if last is None or last.directory != start.directory or last.places == start.places:
+        if last is None or (last.directory == start.directory and last.places == start.places):
             return start
         self.note(Gap(stream, NOT_RUNNING, last, start, readable=True))
         if _below(start, last):
-            return attrs.evolve(last, places=start.places)
+            return attrs.evolve(last, directory=start.directory, places=start.places)
         return start
 
     def _keep(self, batch: Batch, gaps: list[Gap]) -> None:

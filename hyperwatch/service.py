@@ -12,9 +12,8 @@ import errno
 import os
 import signal
 import threading
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import attrs
@@ -26,14 +25,15 @@ from hyperwatch.errors import UsageError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Log, Tree, backlog_bytes, find_trees
+from hyperwatch.log.files import Log, Tree, find_trees
 from hyperwatch.log.head import Changes, Gate, Head
 from hyperwatch.log.past import Past, polite_pause
 from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head
+from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import POLL_S, Watch
+from hyperwatch.lookout import another_layout, lag, say_stalls
 from hyperwatch.node.streams import ORDERS
 from hyperwatch.records import Records
 
@@ -42,8 +42,9 @@ __all__ = ["Feed", "listen", "run", "serve", "stop_on_signals"]
 REPORT_S = 10.0
 _DRAIN_S = 4.0  # for batches that were read when the stop came; with _CLOSE_S within 8 s, as supervisors expect
 _STOP_S = 8.0
-_LOOK_S = 1.0
 _CLOSE_S = 2.0  # for the clients' part of the closing handshake
+_GOODBYE = (1001, "shutting down")
+_ANOTHER_LAYOUT = (1012, "the node writes another layout now: connect again and resume by your cursors")
 
 
 @attrs.frozen
@@ -110,11 +111,26 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         UsageError: where it cannot listen.
         DataError: where the data directory is missing or cannot be read.
     """
-    listeners = await listen(config.listen)
+    tree, since, stopping = await _find_tree(config), None, trio.Event()
+    with _closing(await listen(config.listen)) as listeners:
+        async with trio.open_nursery() as root:
+            if signals:
+                await root.start(stop_on_signals, stopping.set)
+            if tree is None:
+                tree = await _wait_for_tree(config, stopping)
+            while tree is not None:
+                with _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners]) as open_now:
+                    tree, since = await _follow(
+                        tree, since, config, listeners=open_now, stopping=stopping, task_status=task_status
+                    )
+                task_status = trio.TASK_STATUS_IGNORED  # told once
+            root.cancel_scope.cancel("the service has ended")
+
+
+@contextmanager
+def _closing(listeners: list[trio.SocketListener]) -> Iterator[list[trio.SocketListener]]:
     try:
-        tree = await _wait_for_tree(config, signals=signals)
-        if tree is not None:
-            await _follow(tree, config, listeners, task_status, signals=signals)
+        yield listeners
     finally:
         for listener in listeners:
             listener.socket.close()
@@ -122,17 +138,22 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
 
 async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
+    since: Cursor | None,
     config: Config,
-    listeners: list[trio.SocketListener],
-    task_status: trio.TaskStatus[int],
     *,
-    signals: bool,
-) -> None:
+    listeners: list[trio.SocketListener],
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[int],
+) -> tuple[Tree | None, Cursor]:
+    """Serves one layout, from its newest complete line or since another layout's cursor.
+
+    Returns:
+        (the layout that the node writes instead now, None where a signal came; where reading ended).
+    """
+    successor: Tree | None = None
     with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
         records = Records(state)
-        start = await trio.to_thread.run_sync(at_head, tree)
-        start = await trio.to_thread.run_sync(records.since_last_time, tree.stream.name, start)
-        logger.info("reading {} from its newest complete line", tree.hourly)
+        start = await trio.to_thread.run_sync(_start, tree, since, records)
         feed = Feed.of(
             tree,
             start,
@@ -142,52 +163,56 @@ async def _follow(  # noqa: ASYNC128  as `run`
             changes=watch,
             records=records,
         )
+
+        async def leave_for_another_layout() -> None:
+            nonlocal successor
+            successor = await another_layout(tree, feed.ring)
+            logger.warning("the node writes {} now: going on there by block", successor.hourly)
+            feed.head.finish()
+
         try:
             async with trio.open_nursery() as root:
                 root.start_soon(_report, feed)
-                root.start_soon(_watch_node, feed.ring, config.stall_s)
+                root.start_soon(say_stalls, feed.ring, config.stall_s)
                 root.start_soon(records.save_places, feed.ring)
-                await serve(feed, listeners, task_status, signals=signals)
+                if config.layout is None:
+                    root.start_soon(leave_for_another_layout)
+                await serve(feed, listeners, stopping, task_status, goodbye=_ANOTHER_LAYOUT)
                 root.cancel_scope.cancel("the service has ended")
         finally:
             records.save_last(feed.ring.end)  # blocking, and short: nothing else runs any more
     logger.info("stopped at {}", _place(feed.ring.end))
+    return None if feed.head.stopped else successor, feed.ring.end
 
 
-async def _watch_node(ring: Ring, stall_s: float) -> None:
-    """Says when the node has written nothing for so long, and when it goes on. That is no gap."""
-    seen, since_s, told = ring.end, trio.current_time(), False
-    while True:
-        await trio.sleep(_LOOK_S)
-        idle_s = trio.current_time() - since_s
-        if ring.end is not seen:
-            if told:
-                logger.warning("the node writes again, after {:.0f} s", idle_s)
-            seen, since_s, told = ring.end, trio.current_time(), False
-        elif idle_s >= stall_s and not told:
-            told = True
-            logger.warning(
-                "stalled: the node has written no line for {:.0f} s; is it running, and has it peers?", idle_s
-            )
+def _start(tree: Tree, since: Cursor | None, records: Records) -> Cursor:
+    """Where the head begins. Blocking."""
+    if since is None:
+        logger.info("reading {} from its newest complete line", tree.hourly)
+        return records.since_last_time(tree.stream.name, at_head(tree))
+    start = begin(tree, since)
+    if start.gap is not None:
+        records.note(start.gap)
+    return start.cursor
 
 
 async def serve(
     feed: Feed,
     listeners: list[trio.SocketListener],
+    stopping: trio.Event,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     *,
-    signals: bool = True,
     before: Callable[[], Awaitable[None]] | None = None,
     after: Callable[[], Awaitable[None]] | None = None,
-    goodbye: tuple[int, str] = (1001, "shutting down"),
+    goodbye: tuple[int, str] = _GOODBYE,
 ) -> None:
-    """Serves a feed until its log ends or a signal comes, then says goodbye to the clients.
+    """Serves a feed until its log ends or it is told to stop, then says goodbye to the clients.
 
     Args:
         feed: what to serve.
         listeners: open; closed in the end.
+        stopping: ends the feed: what was read is delivered, within 8 s all is over.
         task_status: is told the port.
-        signals: as in `run`.
         before: awaited while clients can connect already and the head has not begun.
         after: awaited when the log has ended by itself, while clients are still served.
         goodbye: the closing code and reason where the log has ended by itself.
@@ -196,7 +221,8 @@ async def serve(
     backstop = threading.Timer(_STOP_S, end_process, ["the shutdown has not ended in time"])
     backstop.daemon = True
 
-    def stop() -> None:
+    async def stop() -> None:
+        await stopping.wait()
         backstop.start()
         feed.server.refuse()
         feed.head.stop()
@@ -204,8 +230,7 @@ async def serve(
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            if signals:
-                await accepting.start(stop_on_signals, stop)
+            accepting.start_soon(stop)
             accepting.start_soon(
                 partial(trio.serve_listeners, feed.server.handle, listeners, handler_nursery=connections)
             )
@@ -225,7 +250,7 @@ async def serve(
                 )
             accepting.cancel_scope.cancel("the head has ended")
         with trio.move_on_after(_CLOSE_S) as closing:
-            await feed.server.close(*((1001, "shutting down") if feed.head.stopped else goodbye))
+            await feed.server.close(*(_GOODBYE if feed.head.stopped else goodbye))
         if closing.cancelled_caught:
             logger.warning("{} clients did not say goodbye within {} s", len(feed.server.connections), _CLOSE_S)
         connections.cancel_scope.cancel("the service has ended")
@@ -261,23 +286,18 @@ async def listen(address: Address) -> list[trio.SocketListener]:
         raise UsageError(what, remedy) from error
 
 
-async def _wait_for_tree(config: Config, *, signals: bool) -> Tree | None:
-    """The files to follow, as soon as the node has written any; None where a signal came first."""
-    tree = await _find_tree(config)
-    if tree is None:
-        logger.warning(
-            "no {}* in {} yet: waiting; the node writes them with --write-order-statuses",
-            ORDERS.name,
-            config.data_dir,
-        )
-        async with trio.open_nursery() as nursery:
-            if signals:
-                await nursery.start(stop_on_signals, nursery.cancel_scope.cancel)
-            while tree is None:
-                await trio.sleep(POLL_S)
-                tree = await _find_tree(config)
-            nursery.cancel_scope.cancel("found")
-    return tree
+async def _wait_for_tree(config: Config, stopping: trio.Event) -> Tree | None:
+    """The files to follow, as soon as the node has written any; None where it was told to stop first."""
+    logger.warning(
+        "no {}* in {} yet: waiting; the node writes them with --write-order-statuses", ORDERS.name, config.data_dir
+    )
+    while not stopping.is_set():
+        with trio.move_on_after(POLL_S):
+            await stopping.wait()
+        tree = await _find_tree(config)
+        if tree is not None:
+            return tree
+    return None
 
 
 async def _find_tree(config: Config) -> Tree | None:
@@ -293,7 +313,8 @@ async def _report(feed: Feed) -> None:
     while True:
         await trio.sleep(REPORT_S)
         now = attrs.evolve(feed.head.counters)
-        lag_bytes, lag_s = await lag(feed)
+        written_ms = feed.hub.last.run.written_ms if feed.hub.last else None
+        lag_bytes, lag_s = await lag(feed.log, feed.ring.end, written_ms)
         counts = {name: getattr(now, name) - getattr(last, name) for name in ("lines", "events", "failures", "batches")}
         logger.bind(lag_bytes=lag_bytes, lag_s=lag_s, clients=len(feed.server.connections), **counts).info(
             "last {:g} s: {lines} lines, {events} orders, {failures} failures, {batches} batches; "
@@ -301,17 +322,6 @@ async def _report(feed: Feed) -> None:
             REPORT_S, lag_bytes, lag_s, len(feed.server.connections), **counts,
         )  # fmt: skip
         last = now
-
-
-async def lag(feed: Feed) -> tuple[int, float]:
-    """How far the head is behind what the node has written: in bytes, and in seconds by what was read last."""
-    if not isinstance(feed.log, Tree):
-        return 0, 0.0
-    size_bytes = await trio.to_thread.run_sync(backlog_bytes, feed.log, feed.ring.end)
-    written_ms = feed.hub.last.run.written_ms if feed.hub.last else None
-    if not size_bytes or written_ms is None:
-        return size_bytes, 0.0
-    return size_bytes, max(0.0, time.time() - written_ms / 1000)
 
 
 def _place(cursor: Cursor) -> str:

@@ -126,9 +126,18 @@ def places_of(data: dict[str, Any]) -> list[tuple[int | None, int, str]]:
 @asynccontextmanager
 async def connected(port: int, *, path: str = "/ws") -> AsyncIterator[Client]:
     """A client of a server on this machine."""
-    url = f"ws://127.0.0.1:{port}{path}"
-    async with trio_websocket.open_websocket_url(url, max_message_size=2**21, message_queue_size=8) as socket:
-        yield Client(socket)
+    stream = await trio.open_tcp_stream("127.0.0.1", port)  # open_websocket leaves its own open where the server closes
+    try:
+        async with trio.open_nursery() as nursery:
+            socket = await trio_websocket.wrap_client_stream(
+                nursery, stream, f"127.0.0.1:{port}", path, max_message_size=2**21, message_queue_size=8
+            )
+            yield Client(socket)
+            with trio.move_on_after(2):
+                await socket.aclose()
+            nursery.cancel_scope.cancel("the client is done")
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 @asynccontextmanager

@@ -17,18 +17,20 @@ from typing import Any
 
 import pytest
 import trio
+import trio_websocket
 import websockets.exceptions
 import websockets.sync.client
 from hyperliquid.websocket_manager import WebsocketManager  # type: ignore[import-untyped]  # ships no types
 
-from hyperwatch import service
+from hyperwatch import lookout, service
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import DataError, UsageError
-from hyperwatch.log.files import Tree
+from hyperwatch.log import state
+from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
-from support import USER, append, connected, event, hour_file, line, lines_of, places_of, running
+from support import USER, append, connected, event, hour_file, line, lines_of, places_of, running, until
 
 BEFORE_NINE_NS = int(datetime(2026, 5, 5, 8, 59, 58, tzinfo=UTC).timestamp()) * 10**9
 BEFORE_MIDNIGHT_NS = int(datetime(2026, 5, 5, 23, 59, 58, tzinfo=UTC).timestamp()) * 10**9
@@ -243,3 +245,66 @@ def test_a_directory_that_cannot_be_read_is_named_with_the_uid(tmp_path: Path) -
     tmp_path.chmod(0o700)
     assert done.returncode == 2
     assert f"cannot be read by uid {os.getuid()}" in done.stderr
+
+
+async def test_a_layout_that_stops_while_another_starts_is_continued_by_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients are told to come again; by their cursors they have every event once, and so has the head."""
+    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
+    monkeypatch.setattr(lookout, "_SETTLED_S", 0.1)
+    heard: list[Any] = []
+    streaming, by_block = (hour_file(tmp_path, "20260505/9", layout) for layout in (Layout.STREAMING, Layout.BY_BLOCK))
+    blocks = [(number, [event(10 * number), event(10 * number + 1)]) for number in range(7, 12)]
+    append(streaming, lines_of(Layout.STREAMING, [*blocks[:2], (9, blocks[2][1][:1])]))
+
+    async with running(tmp_path, state_dir=tmp_path / "state") as port:
+        async with connected(port) as client:
+            await client.subscribe(type="orders", **{"from": "earliest"})
+            heard += await client.collect(5)
+            cursor = (await client.hear("cursor"))["data"]["cursor"]
+            append(by_block, lines_of(Layout.BY_BLOCK, blocks[1:4]))
+            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                await client.hear("orders", "gap")
+        assert closed.value.reason is not None
+        assert (closed.value.reason.code, "resume" in (closed.value.reason.reason or "")) == (1012, True)
+
+        async with connected(port) as live, connected(port) as client:
+            await client.subscribe(type="orders", **{"from": cursor})
+            heard += await client.collect(3)
+            await live.subscribe(type="orders")
+            await live.hear("live")
+            append(by_block, lines_of(Layout.BY_BLOCK, blocks[4:]))
+            heard += await client.collect(2)
+            assert [place for *place, _ in await live.collect(2)] == [[11, 0], [11, 1]]
+    assert heard == [(number, place, raw.decode()) for number, raws in blocks for place, raw in enumerate(raws)]
+    assert not list(state.gaps(tmp_path / "state").read())
+
+
+async def test_two_layouts_that_are_both_written_are_no_reason_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
+    monkeypatch.setattr(lookout, "_SETTLED_S", 0.1)
+    streaming, by_block = (hour_file(tmp_path, "20260505/9", layout) for layout in (Layout.STREAMING, Layout.BY_BLOCK))
+    append(streaming, line(7, [event(1)]))
+    looks = 0
+
+    def counted(root: Path, *rest: Any) -> list[Tree]:  # noqa: ANN401  find_trees checks them
+        nonlocal looks
+        looks += 1
+        return find_trees(root, *rest)
+
+    monkeypatch.setattr(lookout, "find_trees", counted)
+
+    async with running(tmp_path) as port, connected(port) as client:
+        await client.subscribe(type="orders", **{"from": "earliest"})
+        await client.collect(1)
+        for path in (by_block, streaming):  # the other is newer, but by less than a node's pause
+            append(path, line(8, [event(2)]))
+        newest = streaming.stat().st_mtime_ns
+        os.utime(by_block, ns=(newest + 10**7, newest + 10**7))
+        await client.collect(1)
+        await until(lambda: looks > 2)
+        append(streaming, line(9, [event(3)]))
+        assert [place for *place, _ in await client.collect(1)] == [[9, 0]]

@@ -153,6 +153,10 @@ class Head:
         self._reading.cancel("the head was told to stop")
         self._waiting.cancel("the head was told to stop")
 
+    def finish(self) -> None:
+        """Ends reading as if the log had ended here."""
+        self._reading.cancel("the log has ended")
+
     async def run(self) -> None:
         """Reads, decodes and delivers until `stop` is called or a log that does not grow has ended.
 

@@ -14,7 +14,7 @@ from hyperwatch.log.watch import Watch
 from hyperwatch.replay.bounds import Bounds
 from hyperwatch.replay.job import Job, Report
 from hyperwatch.replay.pace import Pace
-from hyperwatch.service import Feed, listen, serve
+from hyperwatch.service import Feed, listen, serve, stop_on_signals
 
 __all__ = ["Gate", "broadcast"]
 
@@ -55,18 +55,23 @@ async def broadcast(  # noqa: ASYNC128  `serve` calls started()
         changes=watch,
         gate=gate,
     )
-    try:
-        await serve(
-            feed,
-            listeners,
-            task_status,
-            before=partial(_gather, feed, wait_clients),
-            after=partial(_settle, feed),
-            goodbye=(1000, "end of the recording"),
-        )
-    finally:
-        report.interrupted = feed.head.stopped
-        report.unreadable = feed.head.counters.failures
+    stopping = trio.Event()
+    async with trio.open_nursery() as root:
+        await root.start(stop_on_signals, stopping.set)
+        try:
+            await serve(
+                feed,
+                listeners,
+                stopping,
+                task_status,
+                before=partial(_gather, feed, wait_clients),
+                after=partial(_settle, feed),
+                goodbye=(1000, "end of the recording"),
+            )
+        finally:
+            report.interrupted = feed.head.stopped
+            report.unreadable = feed.head.counters.failures
+        root.cancel_scope.cancel("the end")
 
 
 class Gate:

@@ -1,0 +1,73 @@
+"""What is watched beside the feed: whether the node writes, in which layout, and how far behind hyperwatch is."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+from loguru import logger
+
+from hyperwatch.errors import DataError
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Log, Tree, backlog_bytes, find_trees, newest_data_ns
+from hyperwatch.log.ring import Ring
+
+__all__ = ["another_layout", "lag", "say_stalls"]
+
+_LOOK_S = 1.0
+_SETTLED_S = 10.0  # for so long this layout got nothing that another one did: no node pauses one of its own layouts
+
+
+async def say_stalls(ring: Ring, stall_s: float) -> None:
+    """Says when the node has written nothing for so long, and when it goes on. That is no gap. Does not end."""
+    seen, since_s, told = ring.end, trio.current_time(), False
+    while True:
+        await trio.sleep(_LOOK_S)
+        idle_s = trio.current_time() - since_s
+        if ring.end is not seen:
+            if told:
+                logger.warning("the node writes again, after {:.0f} s", idle_s)
+            seen, since_s, told = ring.end, trio.current_time(), False
+        elif idle_s >= stall_s and not told:
+            told = True
+            logger.warning(
+                "stalled: the node has written no line for {:.0f} s; is it running, and has it peers?", idle_s
+            )
+
+
+async def another_layout(tree: Tree, ring: Ring) -> Tree:
+    """Returns when the node writes another layout instead of this one, which has been read to its end."""
+    seen, since_s = ring.end, trio.current_time()
+    while True:
+        await trio.sleep(_LOOK_S)
+        if ring.end is not seen:
+            seen, since_s = ring.end, trio.current_time()
+        elif trio.current_time() - since_s >= _SETTLED_S:
+            other = await trio.to_thread.run_sync(_newer_layout, tree)
+            if other is not None:
+                return other
+
+
+def _newer_layout(tree: Tree) -> Tree | None:
+    try:
+        other = find_trees(tree.root, tree.stream, tree.grace_s)[0]
+    except (DataError, IndexError):
+        return None  # the head says what is wrong with the directory
+    ahead_ns = newest_data_ns(other) - newest_data_ns(tree)
+    return other if other.layout is not tree.layout and ahead_ns >= _SETTLED_S * 1e9 else None
+
+
+async def lag(log: Log, end: Cursor, written_ms: int | None) -> tuple[int, float]:
+    """How far the head is behind what the node has written: in bytes, and in seconds.
+
+    Args:
+        log: the files.
+        end: what of them was read.
+        written_ms: when the node wrote what was read last, UTC; None where it does not say so.
+    """
+    if not isinstance(log, Tree):
+        return 0, 0.0
+    size_bytes = await trio.to_thread.run_sync(backlog_bytes, log, end)
+    if not size_bytes or written_ms is None:
+        return size_bytes, 0.0
+    return size_bytes, max(0.0, time.time() - written_ms / 1000)
