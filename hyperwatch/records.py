@@ -9,9 +9,10 @@ import attrs
 import trio
 from loguru import logger
 
+from hyperwatch.feed.views import too_large
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.gaps import NOT_RUNNING, Gap
+from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.state import State
 
@@ -43,6 +44,11 @@ class Records:
     async def found(self, batch: Batch) -> None:
         """Keeps what a batch lacks."""
         gaps = [gap for entry in batch.entries for gap in entry.gaps]
+        gaps += [
+            Gap(batch.stream, EVENT_TOO_LARGE, entry.before, entry.after, f"an event of {batch.file}", readable=True)
+            for entry in batch.entries
+            if too_large(entry)
+        ]
         if gaps or batch.damage:
             await trio.to_thread.run_sync(self._keep, batch, gaps)
 
