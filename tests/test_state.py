@@ -213,6 +213,22 @@ async def test_the_time_hyperwatch_was_down_is_in_the_ledger_and_a_client_that_r
     assert (gap.reason, gap.from_block, gap.to_block, gap.readable) == ("not-running", 7, 9, True)
 
 
+async def test_what_was_removed_while_hyperwatch_was_down_is_told_from_what_can_still_be_read(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/8"), line(7, [event(1)]))
+    with trio.fail_after(20):
+        async with running(tmp_path, state_dir=tmp_path / "state"):
+            pass
+        hour_file(tmp_path, "20260505/8").unlink()
+        append(hour_file(tmp_path, "20260505/9"), line(20, [event(2)]) + line(21, [event(3)]))
+        async with running(tmp_path, state_dir=tmp_path / "state"):
+            pass
+    gaps = [gap for _, gap in state_module.gaps(tmp_path / "state").read()]
+    assert [(gap.reason, gap.from_block, gap.to_block, gap.readable) for gap in gaps] == [
+        ("not-running", 7, 20, False),
+        ("not-running", 20, 21, True),
+    ]
+
+
 async def test_a_cursor_whose_place_is_gone_is_a_gap_and_in_the_ledger(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(20, [event(1)]))
     gone = Cursor("node_order_statuses_streaming", (FilePlace("20260505/8", 50, 0, "abc"),), 7, "2026", 3)
