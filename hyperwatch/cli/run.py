@@ -9,7 +9,7 @@ import click
 import platformdirs
 import trio
 
-from hyperwatch import service
+from hyperwatch import memory, service
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, log_options, option
 from hyperwatch.config import (
     DEFAULT_DEADLINE_S,
@@ -72,4 +72,5 @@ def command(
         stall_s=stall,
         grace_s=grace,
     )
+    memory.keep_flat()
     trio.run(service.run, config)
