@@ -18,7 +18,8 @@ import trio_websocket
 from hyperwatch import service
 from hyperwatch.config import Address, Config
 from hyperwatch.feed.http import Exchange
-from hyperwatch.feed.wire import Line, Socket, accept
+from hyperwatch.feed.line import Line
+from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.batch import Batch
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 

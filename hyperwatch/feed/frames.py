@@ -56,28 +56,29 @@ class Inbound:
         self._message_bytes = 0
         self._message_frames = 0
 
-    def feed(self, data: bytes | bytearray, now_s: float) -> None:
-        """Counts what came. Raises RefusedError, 1008 or 1009."""
+    def feed(self, data: bytes | bytearray, now_s: float) -> RefusedError | None:
+        """Counts what came. Returns why it is too much, 1008 or 1009."""
         if not self._bytes.take(len(data), now_s):
             text = f"too much at once: {BYTES_PER_S // 1024} KiB a second, {BYTES_BURST // 2**20} MiB in a burst, are taken"
-            raise RefusedError(Why.RATE, _POLICY, text)
+            return RefusedError(Why.RATE, _POLICY, text)
         at = 0
         while at < len(data):
             if self._payload:
                 step = min(self._payload, len(data) - at)
                 self._payload -= step
                 at += step
-            else:
-                self._head.append(data[at])
-                at += 1
-                if len(self._head) == _head_length(self._head):
-                    self._begin(now_s)
+                continue
+            self._head.append(data[at])
+            at += 1
+            if len(self._head) == _head_length(self._head) and (refused := self._begin(now_s)):
+                return refused
+        return None
 
-    def _begin(self, now_s: float) -> None:
+    def _begin(self, now_s: float) -> RefusedError | None:
         """A frame's header is complete."""
         if not self._frames.take(1, now_s):
             text = f"too many messages: {FRAMES_PER_S} a second, {FRAMES_BURST} in a burst, are taken"
-            raise RefusedError(Why.RATE, _POLICY, text)
+            return RefusedError(Why.RATE, _POLICY, text)
         first, length = self._head[0], self._head[1] & _LENGTH
         if length in _LONGER:
             length = int.from_bytes(self._head[2 : 2 + _LONGER[length]], "big")
@@ -86,11 +87,12 @@ class Inbound:
             self._message_frames += 1
             if self._message_bytes > INBOUND_BYTES or self._message_frames > INBOUND_FRAMES:
                 text = f"a message is at most {INBOUND_BYTES // 1024} KiB long and has at most {INBOUND_FRAMES} frames"
-                raise RefusedError(Why.SIZE, _TOO_BIG, text)
+                return RefusedError(Why.SIZE, _TOO_BIG, text)
             if first & _FIN:
                 self._message_bytes = self._message_frames = 0
         self._payload = length
         self._head.clear()
+        return None
 
 
 def _head_length(head: bytearray) -> int:

@@ -58,8 +58,8 @@ class Guard:
 
     def check_origin(self, request: Request) -> None:
         """Refuses what a browser sends for a page of another host. Programs send no Origin."""
-        origin = request.header(b"origin").lower()
-        own = origin.partition("://")[2] == request.header(b"host").lower()
+        origin, host = request.header(b"origin").lower(), request.header(b"host").lower()
+        own = bool(host) and origin.partition("://")[2] == host
         if b"origin" in request.headers and not own and origin not in self._origins:
             text = "pages of this origin may not connect: the service's --allow-origin lists those that may"
             raise RefusedError(Why.ORIGIN, HTTPStatus.FORBIDDEN, text)

@@ -116,6 +116,7 @@ def _passed_on(head: h11.Response, body: bytes) -> Answer:
 
 
 async def _unavailable(_: Request) -> Answer:
+    await trio.lowlevel.checkpoint()
     text = "/info is not served here: the service's --info-url names the info server of its node"
     raise RefusedError(Why.INFO_REQUEST, HTTPStatus.NOT_IMPLEMENTED, text)
 

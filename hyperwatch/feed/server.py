@@ -19,8 +19,9 @@ from hyperwatch.feed.guard import UNAUTHORIZED, Guard
 from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.limits import household
+from hyperwatch.feed.line import Line
 from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, parse, unauthorized
-from hyperwatch.feed.wire import Line, Socket, accept
+from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.past import Past
 
 __all__ = ["Server"]
