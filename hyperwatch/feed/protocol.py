@@ -239,6 +239,10 @@ def _subscription(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     except msgspec.DecodeError as error:
         document = echo if echo.startswith(b"{") else b""
         raise ProtocolError(_INVALID, document, f"no type: {error}", "invalid-subscription") from None
+    try:
+        msgspec.json.decode(echo)
+    except msgspec.DecodeError as error:  # a number of thousands of digits: valid JSON that nothing can hold
+        raise ProtocolError(_INVALID, b"", str(error), "invalid-subscription") from None
     read = {"orders": _orders, "orderUpdates": _order_updates}.get(kind)
     if read is None:
         reason = f"{kind!r} is not served here; orders and orderUpdates are"
