@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -27,7 +26,6 @@ from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME_MS, USER, event, line, needs_samples, sample
@@ -194,43 +192,6 @@ def test_an_acknowledgement_echoes_every_key_and_tells_id_and_cursor() -> None:
     assert json.loads(already_subscribed(b'{"a":1}').message())["data"] == 'Already subscribed: {"a":1}'
 
 
-# Filters.
-
-
-def keys(status: str = "open", coin: str = "BTC", side: str = "B", user: str = USER) -> OrderKeys:
-    return OrderKeys(user, status, OrderPart(coin, side, TIME_MS), "2026-05-05T17:39:13.024084407")
-
-
-@pytest.mark.parametrize(
-    ("words", "event", "wanted"),
-    [
-        ({}, keys(), True),
-        ({"coins": ["BTC"]}, keys(), True),
-        ({"coins": ["btc"]}, keys(), False),
-        ({"coins": ["*"]}, keys(coin="anything"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="xyz:SP500"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="ETH"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="abc:SP500"), False),
-        ({"users": [OTHER, USER.upper()]}, keys(), True),
-        ({"users": [OTHER]}, keys(), False),
-        ({"sides": ["B"]}, keys(side="Bid"), True),
-        ({"sides": ["A"]}, keys(side="B"), False),
-        ({"statuses": ["open"]}, keys(), True),
-        ({"statuses": ["rejected"]}, keys("badAloPxRejected"), True),
-        ({"statuses": ["removed", "open"]}, keys("canceled"), True),
-        ({"statuses": ["unknown"]}, keys("newThing"), True),
-        ({"not_statuses": ["rejected"]}, keys("badAloPxRejected"), False),
-        ({"not_statuses": ["rejected"]}, keys("newThing"), True),
-        ({"statuses": ["live"], "not_statuses": ["triggered"]}, keys("triggered"), False),
-        ({"coins": ["BTC"], "sides": ["A"]}, keys(), False),
-    ],
-)
-def test_a_filter_wants_what_matches_all_it_asks(
-    *, words: dict[str, list[str]], event: OrderKeys, wanted: bool
-) -> None:
-    assert OrderFilter.of(**words).matches(event) is wanted
-
-
 # Views.
 
 
@@ -369,7 +330,3 @@ def test_every_recorded_event_is_in_the_views_that_want_it() -> None:
     )
     assert updates == 41_592
     assert {key.status for entry in batch.entries for key in entry.run.keys} <= OFFICIAL.keys()  # type: ignore[attr-defined]  # keys of orders
-
-
-def test_filters_are_values() -> None:
-    assert attrs.asdict(OrderFilter()) == attrs.asdict(OrderFilter.of())

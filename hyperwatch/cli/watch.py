@@ -9,7 +9,7 @@ import click
 import trio
 
 from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
-from hyperwatch.cli.options import option
+from hyperwatch.cli.options import DETAILS, detail_options, option
 from hyperwatch.cli.screen import Output, is_terminal
 from hyperwatch.cli.table import Board, events_of
 from hyperwatch.client import Client, complete, connect
@@ -27,6 +27,7 @@ _URL = "ws://127.0.0.1:8000/ws"
         help="A status, or one of the classes live, removed, rejected, unknown. Repeatable.")  # fmt: skip
 @option("--not-status", "not_statuses", multiple=True, help="A status or a class to leave out. Repeatable.")
 @option("--side", "sides", type=click.Choice(["B", "A"]), multiple=True, help="B is bid, A is ask. Repeatable.")
+@detail_options
 @option("--from", "start", metavar="CURSOR|earliest", help="Where to begin.", show_default="the newest complete line")
 @option("--count", type=click.IntRange(1), help="End after so many events.", show_default="no end")
 def command(
@@ -38,14 +39,22 @@ def command(
     sides: tuple[str, ...],
     start: str | None,
     count: int | None,
+    **details: object,
 ) -> int:
     """Watch the feed at URL, ws://127.0.0.1:8000/ws unless you say otherwise; HOST:PORT is enough.
 
     On a terminal: a table of the newest orders. Elsewhere: the node's events, one JSON a line, as the node wrote them.
     Gaps and warnings go to standard error. Ends on SIGINT or SIGTERM.
     """
-    filters = {"coins": coins, "users": users, "statuses": statuses, "notStatuses": not_statuses, "sides": sides}
-    wanted: dict[str, object] = {key: words for key, words in filters.items() if words}
+    filters: dict[str, object] = {
+        "coins": coins,
+        "users": users,
+        "statuses": statuses,
+        "notStatuses": not_statuses,
+        "sides": sides,
+    }
+    filters |= {key: details[name] for name, key in DETAILS.items()}
+    wanted = {key: words for key, words in filters.items() if words not in (None, ())}
     if start is not None:
         wanted["from"] = start
     board = Board(count)

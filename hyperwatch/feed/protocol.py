@@ -7,19 +7,18 @@ them with a regular expression).
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import attrs
 import cattrs
 import msgspec
 
 from hyperwatch.errors import CursorError
-from hyperwatch.feed.filters import CLASSES, OrderFilter, address
+from hyperwatch.feed.details import address
 from hyperwatch.feed.views import Orders, OrderUpdates, View
+from hyperwatch.feed.words import FILTERS, WORDS, DecimalText, Words, doubts, few, filter_of, near
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name
 
 __all__ = [
     "AUTHORIZED",
@@ -45,8 +44,6 @@ PONG = b'{"channel":"pong"}'
 AUTHORIZED = b'{"channel":"auth"}'
 
 _ID_CHARACTERS = 64
-_FEW = 5  # of several alike; an answer is no place for thousands
-_STATUSES = 100
 _ECHO_BYTES = 16 * 1024  # an answer to nonsense is no place for a megabyte of it
 
 # The official texts (nktkas' SDK and order_book_server agree on them).
@@ -250,16 +247,12 @@ def _subscription(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     return read(method, echo)
 
 
-@attrs.frozen
-class _OrdersRequest:
+@attrs.frozen(kw_only=True)
+class _OrdersRequest(Words):
     """The subscription `orders` as clients write it."""
 
     type: Literal["orders"]
-    coins: tuple[str, ...] | None = None
-    users: tuple[str, ...] | None = None
-    statuses: tuple[str, ...] | None = None
-    notStatuses: tuple[str, ...] | None = None
-    sides: tuple[str, ...] | None = None
+    filters: tuple[Words, ...] | None = None
     id: str | None = None
     start: str | None = None  # `from` on the wire, which is a word of Python's
 
@@ -270,9 +263,10 @@ def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     except cattrs.ClassValidationError as error:
         reason = "; ".join(map(_readable, cattrs.transform_error(error, "", _say)))
         raise ProtocolError(_INVALID, echo, reason, "invalid-subscription") from None
-    lists = (request.coins, request.users, request.statuses, request.notStatuses, request.sides)
+    except msgspec.DecodeError as error:  # a number that no computer holds: until now nobody looked inside
+        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription") from None
     try:
-        view = Orders(OrderFilter.of(*lists))
+        view = Orders(filter_of(request, request.filters))
     except ValueError as error:
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
     if request.id is not None and not 0 < len(request.id) <= _ID_CHARACTERS:
@@ -284,26 +278,13 @@ def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
         start = _start(request.start)
     except CursorError as error:
         raise bad_cursor(error, Subscribe(view, echo, request.id)) from None
-    words = [*(request.statuses or ()), *(request.notStatuses or ())]
-    if len(words) > _STATUSES:
-        reason = f"{len(words)} statuses are named: at most {_STATUSES} may be, and classes name many at once"
-        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription", id=request.id)
-    return Subscribe(
-        view, echo, request.id, start, _few([warning for word in words if (warning := _doubtful_status(word))])
-    )
+    return Subscribe(view, echo, request.id, start, doubts(request.filters or [request]))
 
 
 def _start(text: str | None) -> Cursor | Literal["earliest"] | None:
     if text is None:
         return None
     return "earliest" if text == EARLIEST else Cursor.decode(text)
-
-
-def _doubtful_status(word: str) -> str | None:
-    if word in OFFICIAL or word in CLASSES or class_of_name(word) is not StatusClass.UNKNOWN:
-        return None
-    near = difflib.get_close_matches(word, [*OFFICIAL, *CLASSES], 1)
-    return f"no status {word!r} is known" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 class _UserRequest(msgspec.Struct):
@@ -324,47 +305,76 @@ def _strictly_text(value: object, _: object) -> str:
     return value
 
 
-def _strictly_list(value: object, _: object) -> tuple[str, ...] | None:
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise TypeError(_NO_LIST)
-    return tuple(value)
+def _list_of(kind: type, name: str) -> Callable[[object, object], tuple[Any, ...]]:
+    """Takes lists of at most WORDS values of a kind, and of no other: JSON's true is an int to Python."""
+
+    def strictly(value: object, _: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not all(type(word) is kind for word in value):
+            msg = f"must be a list of {name}"
+            raise TypeError(msg)
+        if len(value) > WORDS:
+            msg = f"has {len(value)} words: at most {WORDS} are allowed"
+            raise ValueError(msg)
+        return tuple(value)
+
+    return strictly
+
+
+def _strictly_decimal(value: object, _: object) -> DecimalText:
+    if type(value) is float:
+        msg = f"is {value!r}, a JSON number with a point, which is not exact: write it as a string, as in '0.5'"
+        raise TypeError(msg)
+    if type(value) is not int and not isinstance(value, str):
+        raise TypeError(_NO_DECIMAL)
+    return DecimalText(str(value))
+
+
+def _strictly_objects(value: object, _: object) -> tuple[Words, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise TypeError(_NO_OBJECTS)
+    if not 0 < len(value) <= FILTERS:
+        msg = f"has {len(value)} objects: 1 to {FILTERS} are allowed"
+        raise ValueError(msg)
+    return _CONVERTER.structure(value, tuple[Words, ...])
 
 
 _NO_TEXT = "must be a string"
-_NO_LIST = "must be a list of strings"
+_NO_DECIMAL = "must be a decimal in a string, as in '0.5'"
+_NO_OBJECTS = "must be a list of objects"
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 _CONVERTER.register_structure_hook(str, _strictly_text)
-_CONVERTER.register_structure_hook(tuple[str, ...] | None, _strictly_list)
+_CONVERTER.register_structure_hook(tuple[str, ...] | None, _list_of(str, "strings"))
+_CONVERTER.register_structure_hook(tuple[int, ...] | None, _list_of(int, "integers"))
+_CONVERTER.register_structure_hook(DecimalText | None, _strictly_decimal)
+_CONVERTER.register_structure_hook(tuple[Words, ...] | None, _strictly_objects)
 _CONVERTER.register_structure_hook(
     _OrdersRequest,
     cattrs.gen.make_dict_structure_fn(
         _OrdersRequest, _CONVERTER, _cattrs_forbid_extra_keys=True, start=cattrs.gen.override(rename="from")
     ),
 )
-_KEYS = ["from" if field.name == "start" else field.name for field in attrs.fields(_OrdersRequest)]
+_FILTER_KEYS = [field.name for field in attrs.fields(Words)]
+_KEYS = ["type", *_FILTER_KEYS, "filters", "id", "from"]
 
 
 def _readable(fault: str) -> str:
     """From `what @ .path`, as cattrs says it, to `path what`."""
     what, _, path = fault.rpartition(" @ ")
-    return f"{path.removeprefix('.').replace('start', 'from')} {what}".strip()
+    path = path.removeprefix(".").replace("start", "from")
+    return f"{path}: {what}" if path.endswith("]") else f"{path} {what}".strip()
 
 
 def _say(error: BaseException, _: type | None) -> str:
     """One fault in a subscription, in words that name the remedy."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        unknown = sorted(error.extra_fields)
-        more = f", and {len(unknown) - _FEW} more" if len(unknown) > _FEW else ""
-        return ", ".join(f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key)}" for key in unknown[:_FEW]) + more
+        known = _FILTER_KEYS if error.cl is Words else _KEYS
+        return ", ".join(
+            few([f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key, known)}" for key in sorted(error.extra_fields)])
+        )
     return str(error)
 
 
-def _few(warnings: Sequence[str]) -> tuple[str, ...]:
-    more = [f"and {len(warnings) - _FEW} more"] if len(warnings) > _FEW else []
-    return (*warnings[:_FEW], *more)
-
-
-def _instead(key: str) -> str:
-    near = difflib.get_close_matches(key, _KEYS, 1)
-    return f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(_KEYS)}"
+def _instead(key: str, known: Sequence[str]) -> str:
+    like = None if key in _KEYS else near(key, known)  # `id` within a filter is no slip for `oids`
+    return f", did you mean {like!r}?" if like else f"; the keys are {', '.join(known)}"

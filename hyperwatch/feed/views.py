@@ -12,7 +12,7 @@ from typing import Literal, cast
 import attrs
 import msgspec
 
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.filters import Filter
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
@@ -39,7 +39,7 @@ class Message:
 class Orders:
     """`orders`: every event that matches, as the node wrote it."""
 
-    filter: OrderFilter
+    filter: Filter
     stream: str = "node_order_statuses"
 
     ours = True
@@ -56,7 +56,7 @@ class Orders:
         elif not self.filter.may_match(run):
             return ()
         else:
-            chosen = self.filter.select(run.keys)
+            chosen = self.filter.select(run)
             events, places = [run.events[number] for number in chosen], _places(entry.first, chosen)
         if not events:
             return ()
