@@ -82,6 +82,12 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         parse(ask(type="orders", coin="BTC"))
 
 
+NO_PLACES: list[object] = [
+    {}, [], True, {"time": "now"}, {"time": 1.5}, {"time": True}, {"time": -1}, {"time": 10**14}, {"block": 2**53},
+    {"block": None}, {"time": 1, "block": 2}, {"hour": 1}, {"time": 10**30},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "says", "code"),
     [
@@ -102,7 +108,11 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         (ask(type="orders", id=5), "id must be a string", "invalid-subscription"),
         (ask(type="orders", id=""), "id has 0 characters: 1 to 64", "invalid-subscription"),
         (ask(type="orders", id="x" * 65), "id has 65 characters: 1 to 64", "invalid-subscription"),
-        (ask(type="orders", **{"from": 5}), "from must be a string", "invalid-subscription"),
+        (ask(type="orders", **{"from": 5}), 'from must be a cursor, "earliest", an object', "invalid-subscription"),
+        *(
+            (ask(type="orders", **{"from": wish}), "from must be a cursor", "invalid-subscription")
+            for wish in NO_PLACES
+        ),
         (ask(type="orders", **{"from": "yesterday"}), "the cursor is damaged", "bad-cursor"),
         (ask(type="orders", **{"a{b}c": 5}), "unknown key 'a(b)c'; the keys are type, coins", "invalid-subscription"),
         (ask(type="orderUpdates"), "missing required field `user`", "invalid-subscription"),

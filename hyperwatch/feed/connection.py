@@ -44,6 +44,7 @@ from hyperwatch.log.reader import Reader
 
 __all__ = ["Connection"]
 
+_AHEAD = "nothing at or behind that place has been written yet: it begins at the newest complete line"
 _READERS = 4  # of one connection at once: each holds two files; the others wait as cursors
 _RETRY_S = 1.0
 _LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
@@ -148,6 +149,7 @@ class Connection:
             raise bad_cursor(error, request) from error
         if isinstance(request.view, Orders):
             warnings = (*request.warnings, *doubtful_coins(request.view.filter, self._hub.coins()))
+            warnings += (_AHEAD,) if start.ahead else ()
             cursor = start.cursor.encode()
             answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
         else:

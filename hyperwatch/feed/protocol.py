@@ -19,6 +19,7 @@ from hyperwatch.feed.details import address
 from hyperwatch.feed.views import Orders, OrderUpdates, View
 from hyperwatch.feed.words import FILTERS, WORDS, DecimalText, Words, doubts, few, filter_of, near
 from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.wish import AtBlock, AtTime
 
 __all__ = [
     "AUTHORIZED",
@@ -39,7 +40,10 @@ __all__ = [
     "unauthorized",
 ]
 
-EARLIEST = "earliest"
+EARLIEST: Literal["earliest"] = "earliest"
+
+Where = Cursor | AtTime | AtBlock | Literal["earliest"] | None
+"""Where a subscription begins; None: at the newest complete line."""
 PONG = b'{"channel":"pong"}'
 AUTHORIZED = b'{"channel":"auth"}'
 
@@ -133,7 +137,7 @@ class Subscribe:
     echo: bytes
     """The subscription as the client wrote it."""
     id: str | None = None
-    start: Cursor | Literal["earliest"] | None = None
+    start: Where = None
     """None: at the newest complete line."""
     warnings: tuple[str, ...] = ()
 
@@ -254,7 +258,7 @@ class _OrdersRequest(Words):
     type: Literal["orders"]
     filters: tuple[Words, ...] | None = None
     id: str | None = None
-    start: str | None = None  # `from` on the wire, which is a word of Python's
+    start: Any = None  # `from` on the wire, which is a word of Python's
 
 
 def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
@@ -278,13 +282,30 @@ def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
         start = _start(request.start)
     except CursorError as error:
         raise bad_cursor(error, Subscribe(view, echo, request.id)) from None
+    except ValueError as error:
+        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
     return Subscribe(view, echo, request.id, start, doubts(request.filters or [request]))
 
 
-def _start(text: str | None) -> Cursor | Literal["earliest"] | None:
-    if text is None:
+def _start(wish: object) -> Where:
+    """Raises CursorError for a cursor that is none, ValueError for anything else that is no place to begin."""
+    if wish is None:
         return None
-    return "earliest" if text == EARLIEST else Cursor.decode(text)
+    if isinstance(wish, str):
+        return EARLIEST if wish == EARLIEST else Cursor.decode(wish)
+    if isinstance(wish, dict) and len(wish) == 1:
+        ((name, value),) = wish.items()
+        kind, bound = _WISHES.get(name, (None, 0))
+        if kind is not None and type(value) is int and 0 <= value < bound:
+            return kind(value)
+    raise ValueError(_NO_START)
+
+
+_NO_START = 'from must be a cursor, "earliest", an object with "time" in ms, or one with "block"'
+_WISHES: dict[str, tuple[type[AtTime | AtBlock], int]] = {
+    "time": (AtTime, 10**14),  # the year 5138
+    "block": (AtBlock, 2**53),  # what every client's numbers hold
+}
 
 
 class _UserRequest(msgspec.Struct):

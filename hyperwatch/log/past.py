@@ -16,6 +16,7 @@ from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
+from hyperwatch.log.wish import AtBlock, AtTime, resolve
 from hyperwatch.node.lines import BATCH_BYTES
 
 __all__ = ["Past", "Start", "polite_pause"]
@@ -42,6 +43,8 @@ class Start:
     """The ring's number of the first entry there; None where the files serve it."""
     gap: Gap | None = None
     """What the cursor that was asked for would have had, and is gone."""
+    ahead: bool = False
+    """Whether what was asked for has not been written yet: then it begins at the newest complete line."""
 
 
 class Past:
@@ -59,14 +62,17 @@ class Past:
         self._ring = ring
         self._limiter = trio.CapacityLimiter(_READERS)
 
-    async def start(self, wish: Cursor | Literal["earliest"] | None) -> Start:
+    async def start(self, wish: Cursor | AtTime | AtBlock | Literal["earliest"] | None) -> Start:
         """Where a new subscription begins.
 
         Raises:
-            CursorError: where it is a cursor of another stream.
+            CursorError: where it is a cursor of another stream, or the log's lines do not tell.
             OSError: where a file cannot be opened.
             DataError: where a directory cannot be read.
         """
+        if isinstance(wish, AtTime | AtBlock):
+            found = await trio.to_thread.run_sync(self._look_for, wish, limiter=self._limiter)
+            return found or attrs.evolve(await self.start(None), ahead=True)
         if wish is None:
             # The newest complete line is where the head stands, unless it has a backlog. Not under the readers' limiter:
             # who wants the present does not wait for those who read the past.
@@ -91,6 +97,12 @@ class Past:
         if isinstance(self.log, Tree) and backlog_bytes(self.log, head) > BATCH_BYTES:
             return at_head(self.log)
         return None
+
+    def _look_for(self, wish: AtTime | AtBlock) -> Start | None:
+        found = resolve(self.log, wish)
+        if found is not None and found.gap is not None:
+            self._note(found.gap)
+        return None if found is None else Start(found.cursor, None, found.gap)
 
     def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:
         reader = self._open(wish)

@@ -103,8 +103,9 @@ class Repeats:
     def _repeating(self, file: str, block: Block) -> bool:
         highest = self._highest
         if highest is None or not _below(block, highest):
-            # At the highest block a repeat goes on: its places count from 0 until it has been passed.
-            before = self._passages.get(file)
+            # At the highest block a repeat goes on, also in the next hour's file: its places count from 0 until that
+            # has been passed.
+            before = self._passages.get(file) or next(reversed(self._passages.values()), None)
             return before is not None and before.repeating and block == highest
         before = self._passages.get(file)
         if before is None:  # a file that is read from its start, and starts below what was read

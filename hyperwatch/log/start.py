@@ -16,7 +16,7 @@ from hyperwatch.node.events import Decoder, Run
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.streams import Layout
 
-__all__ = ["Start", "at_head", "begin", "seek"]
+__all__ = ["Start", "at_head", "begin", "find", "seek"]
 
 _WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
 _LINE_BYTES = 4096  # a first guess
@@ -169,7 +169,7 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     if not names:
         return Start(attrs.evolve(wish, places=()))
     below = _below(log, wish)
-    place, run, first = _find(log, names, below)
+    place, run, first = find(log, names, below)
     start = attrs.evolve(_known_here(log, wish, run), places=(place,))
     gap = None
     named = run is not None and run.fresh and start.block is not None  # as missing blocks, when they are passed
@@ -184,8 +184,8 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     return Start(start, {place.file: Passage(key, 0, repeating=True)} if key is not None else {}, gap)
 
 
-def _find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
-    """(the first line that is not below, what it says, whether nothing lies before it)."""
+def find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
+    """(the first line of these files that is not below, what it says, whether nothing lies before it)."""
     before = [name for name in names if (first := _first_run(log, name)) is not None and below(first)]
     name = before[-1] if before else names[0]
     source = log.open(name)
