@@ -8,8 +8,8 @@ them with a regular expression).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import attrs
 import cattrs
@@ -17,9 +17,12 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.filters import CLASSES, OrderFilter, address
-from hyperwatch.feed.views import Orders, OrderUpdates, View
+from hyperwatch.feed.trades import Trades, UserFills
+from hyperwatch.feed.views import BookDiffs, Events, Fills, Orders, OrderUpdates, View
+from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name
+from hyperwatch.node.streams import STREAMS
 
 __all__ = [
     "EARLIEST",
@@ -33,8 +36,11 @@ __all__ = [
     "already_unsubscribed",
     "bad_cursor",
     "binary",
+    "not_written",
     "parse",
 ]
+
+R = TypeVar("R")
 
 EARLIEST = "earliest"
 PONG = b'{"channel":"pong"}'
@@ -89,6 +95,13 @@ def already_unsubscribed(echo: bytes) -> ProtocolError:
 def bad_cursor(error: Exception, request: Subscribe) -> ProtocolError:
     """The place where a subscription should begin cannot be read."""
     return ProtocolError(_INVALID, request.echo, str(error), "bad-cursor", id=request.id)
+
+
+def not_written(request: Subscribe) -> ProtocolError:
+    """The stream that a subscription looks at is not there."""
+    stream = STREAMS[request.view.stream]
+    reason = f"there is no {stream.name}: a node writes it with {stream.flag}; subscribe again when it does"
+    return ProtocolError(_INVALID, request.echo, reason, "not-written", id=request.id)
 
 
 def binary() -> ProtocolError:
@@ -201,9 +214,9 @@ def _subscription(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     except msgspec.DecodeError as error:
         document = echo if echo.startswith(b"{") else b""
         raise ProtocolError(_INVALID, document, f"no type: {error}", "invalid-subscription") from None
-    read = {"orders": _orders, "orderUpdates": _order_updates}.get(kind)
+    read = _TYPES.get(kind)
     if read is None:
-        reason = f"{kind!r} is not served here; orders and orderUpdates are"
+        reason = f"{kind!r} is not served here; {', '.join(_TYPES)} are"
         raise ProtocolError(_INVALID, echo, reason, "unknown-type")
     return read(method, echo)
 
@@ -222,33 +235,63 @@ class _OrdersRequest:
     start: str | None = None  # `from` on the wire, which is a word of Python's
 
 
+@attrs.frozen
+class _EventsRequest:
+    """The subscriptions `fills` and `bookDiffs` as clients write them."""
+
+    type: Literal["fills", "bookDiffs"]
+    coins: tuple[str, ...] | None = None
+    users: tuple[str, ...] | None = None
+    id: str | None = None
+    start: str | None = None  # as above
+
+
 def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
-    try:
-        request = _CONVERTER.structure(msgspec.json.decode(echo), _OrdersRequest)
-    except cattrs.ClassValidationError as error:
-        reason = "; ".join(map(_readable, cattrs.transform_error(error, "", _say)))
-        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription") from None
+    request = _structured(echo, _OrdersRequest)
     lists = (request.coins, request.users, request.statuses, request.notStatuses, request.sides)
     try:
         view = Orders(OrderFilter.of(*lists))
     except ValueError as error:
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
+    words = [*(request.statuses or ()), *(request.notStatuses or ())]
+    wish = _ours(method, echo, request, view)
+    if isinstance(wish, Unsubscribe):
+        return wish
+    if len(words) > _STATUSES:
+        reason = f"{len(words)} statuses are named: at most {_STATUSES} may be, and classes name many at once"
+        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription", id=request.id)
+    warnings = _few([warning for word in words if (warning := _doubtful_status(word))])
+    return attrs.evolve(wish, warnings=warnings)
+
+
+def _events(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    request = _structured(echo, _EventsRequest)
+    try:
+        wanted = EventFilter.of(request.coins, request.users)
+    except ValueError as error:
+        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
+    return _ours(method, echo, request, Fills(wanted) if request.type == "fills" else BookDiffs(wanted))
+
+
+def _structured(echo: bytes, request: type[R]) -> R:
+    try:
+        return _CONVERTER.structure(msgspec.json.decode(echo), request)
+    except cattrs.ClassValidationError as error:
+        reason = "; ".join(map(_readable, cattrs.transform_error(error, "", _say)))
+        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription") from None
+
+
+def _ours(method: str, echo: bytes, request: _OrdersRequest | _EventsRequest, view: Events) -> Subscribe | Unsubscribe:
+    """What all types of our own have in common."""
     if request.id is not None and not 0 < len(request.id) <= _ID_CHARACTERS:
         reason = f"id has {len(request.id)} characters: 1 to {_ID_CHARACTERS} are allowed"
         raise ProtocolError(_INVALID, echo, reason, "invalid-subscription")
     if method == "unsubscribe":
         return Unsubscribe(echo, request.id, view if request.id is None else None)
     try:
-        start = _start(request.start)
+        return Subscribe(view, echo, request.id, _start(request.start))
     except CursorError as error:
         raise bad_cursor(error, Subscribe(view, echo, request.id)) from None
-    words = [*(request.statuses or ()), *(request.notStatuses or ())]
-    if len(words) > _STATUSES:
-        reason = f"{len(words)} statuses are named: at most {_STATUSES} may be, and classes name many at once"
-        raise ProtocolError(_INVALID, echo, reason, "invalid-subscription", id=request.id)
-    return Subscribe(
-        view, echo, request.id, start, _few([warning for word in words if (warning := _doubtful_status(word))])
-    )
 
 
 def _start(text: str | None) -> Cursor | Literal["earliest"] | None:
@@ -268,12 +311,42 @@ class _UserRequest(msgspec.Struct):
     user: str
 
 
+class _CoinRequest(msgspec.Struct):
+    coin: str
+
+
 def _order_updates(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: OrderUpdates(_user(echo)))
+
+
+def _user_fills(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: UserFills(_user(echo)))
+
+
+def _trades(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: Trades(msgspec.json.decode(echo, type=_CoinRequest).coin))
+
+
+def _user(echo: bytes) -> str:
+    return address(msgspec.json.decode(echo, type=_UserRequest).user)
+
+
+def _official(method: str, echo: bytes, made: Callable[[], View]) -> Subscribe | Unsubscribe:
     try:
-        view = OrderUpdates(address(msgspec.json.decode(echo, type=_UserRequest).user))
+        view = made()
     except (msgspec.DecodeError, ValueError) as error:
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription") from None
     return Subscribe(view, echo) if method == "subscribe" else Unsubscribe(echo, None, view)
+
+
+_TYPES: dict[str, Callable[[str, bytes], Subscribe | Unsubscribe]] = {
+    "orders": _orders,
+    "fills": _events,
+    "bookDiffs": _events,
+    "orderUpdates": _order_updates,
+    "userFills": _user_fills,
+    "trades": _trades,
+}
 
 
 def _strictly_text(value: object, _: object) -> str:
@@ -294,13 +367,13 @@ _NO_LIST = "must be a list of strings"
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 _CONVERTER.register_structure_hook(str, _strictly_text)
 _CONVERTER.register_structure_hook(tuple[str, ...] | None, _strictly_list)
-_CONVERTER.register_structure_hook(
-    _OrdersRequest,
-    cattrs.gen.make_dict_structure_fn(
-        _OrdersRequest, _CONVERTER, _cattrs_forbid_extra_keys=True, start=cattrs.gen.override(rename="from")
-    ),
-)
-_KEYS = ["from" if field.name == "start" else field.name for field in attrs.fields(_OrdersRequest)]
+for _request in (_OrdersRequest, _EventsRequest):
+    _CONVERTER.register_structure_hook(
+        _request,
+        cattrs.gen.make_dict_structure_fn(
+            _request, _CONVERTER, _cattrs_forbid_extra_keys=True, start=cattrs.gen.override(rename="from")
+        ),
+    )
 
 
 def _readable(fault: str) -> str:
@@ -314,7 +387,9 @@ def _say(error: BaseException, _: type | None) -> str:
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         unknown = sorted(error.extra_fields)
         more = f", and {len(unknown) - _FEW} more" if len(unknown) > _FEW else ""
-        return ", ".join(f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key)}" for key in unknown[:_FEW]) + more
+        keys = ["from" if field.name == "start" else field.name for field in attrs.fields(error.cl)]
+        said = (f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key, keys)}" for key in unknown[:_FEW])
+        return ", ".join(said) + more
     return str(error)
 
 
@@ -323,6 +398,6 @@ def _few(warnings: Sequence[str]) -> tuple[str, ...]:
     return (*warnings[:_FEW], *more)
 
 
-def _instead(key: str) -> str:
-    near = difflib.get_close_matches(key, _KEYS, 1)
-    return f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(_KEYS)}"
+def _instead(key: str, keys: list[str]) -> str:
+    near = difflib.get_close_matches(key, keys, 1)
+    return f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(keys)}"

@@ -6,9 +6,8 @@ import trio
 from loguru import logger
 
 from hyperwatch.feed.connection import Connection
-from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.streams import Streams
 from hyperwatch.feed.wire import GoneError, RefusedError, accept
-from hyperwatch.log.past import Past
 
 __all__ = ["Server"]
 
@@ -20,13 +19,11 @@ class Server:
     """Accepts clients and serves each in a task of its own.
 
     Args:
-        hub: pushes at the head.
-        past: opens the log at cursors.
+        streams: what clients can subscribe to; more may be added to it.
     """
 
-    def __init__(self, hub: Hub, past: Past) -> None:
-        self._hub = hub
-        self._past = past
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
         self._closing = False
         self._gone = trio.Event()
         self.connections: set[Connection] = set()
@@ -35,7 +32,7 @@ class Server:
         """Serves one client until it is gone. Nothing that goes wrong with it leaves this function."""
         try:
             async with accept(stream, _HANDSHAKE_S, self._answer) as socket:
-                await self._serve(Connection(socket, self._hub, self._past), socket.peer)
+                await self._serve(Connection(socket, self._streams), socket.peer)
         except* (GoneError, RefusedError) as group:
             logger.debug("a connection ended: {}", _first(group))
         except* Exception as group:  # noqa: BLE001  one connection: a boundary named in the design

@@ -83,9 +83,6 @@ def _prepare(settings: Settings) -> Job:
     if settings.filter.statuses is not None and log.stream is not ORDERS:
         what = f"--status: {log.stream.name} has no statuses"
         raise UsageError(what, "leave it out, or choose --stream node_order_statuses")
-    if settings.listen is not None and log.stream is not ORDERS:
-        what = f"--to ws serves order statuses, and this is {log.stream.name}"
-        raise UsageError(what, "choose --stream node_order_statuses, or --to stdout")
     settings.bounds.check(log.stream, log.layout)
     start = beginning(log, settings.bounds)
     if settings.listen is not None:
