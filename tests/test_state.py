@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
 from hyperwatch.log.journal import Journal, StateError
 from hyperwatch.log.state import State
 from hyperwatch.node.events import Damage
-from hyperwatch.node.streams import Layout
+from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.records import Records
 from support import append, connected, event, hour_file, line, running, until
 
@@ -128,7 +127,7 @@ def said(level: str = "WARNING") -> tuple[int, list[str]]:
 class FullDisk:
     """A state whose disk is full."""
 
-    def note(self, _: Iterable[Gap]) -> None:
+    def note(self, *_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     save_head = note
@@ -140,7 +139,7 @@ def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_no
     records = Records(FullDisk(), lambda: now[0])  # type: ignore[arg-type]  # as far as it is used
     for _ in range(130):
         records.note(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR))
-        records.save_last(CURSOR)
+        records.save_last(ORDERS, CURSOR)
         now[0] += 1
     logger.remove(sink)
 
