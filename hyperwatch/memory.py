@@ -15,7 +15,7 @@ def keep_flat() -> bool:
 
     glibc gives each thread an arena of its own and raises the size from which blocks are mapped one by one up to 32 MiB:
     measured over 10 million lines, batches of megabytes that pass from thread to thread left 300 MiB resident and growing
-    where 142 MiB, flat, are with one arena and a fixed size.
+    where 175 MiB, flat, are with one arena and a fixed size.
 
     Returns:
         False where the C library has no such settings (musl needs none).

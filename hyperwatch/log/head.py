@@ -1,8 +1,8 @@
 """The head of the log: tail -> batcher -> workers -> ring, each batch handed on in the order of the files.
 
-    tail      takes whole lines from the files                  | at most 4 MiB in its hand
-      spans   a channel of 1                                    | 4 MiB
-    batcher   cuts spans into batches of at most 100,000 lines  | 4 MiB
+    tail      takes whole lines from the files                  | at most 8 MiB in its hand
+      spans   a channel of 1                                    | 8 MiB
+    batcher   cuts spans into batches of at most 100,000 lines  | 8 MiB
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
