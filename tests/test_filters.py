@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from hyperwatch.cli.main import program
 from hyperwatch.feed.details import Details
-from hyperwatch.feed.filters import AnyOf, Filter, OrderFilter, doubtful_coins
+from hyperwatch.feed.filters import AnyOf, OrderFilter, doubtful_coins
 from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
 from hyperwatch.feed.views import Orders
+from hyperwatch.feed.wanted import Wanted
 from hyperwatch.node.events import Decoder, Raw, Run
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.market import Market
@@ -64,7 +65,7 @@ def view_of(**subscription: object) -> Orders:
     return request.view
 
 
-def filter_of(**subscription: object) -> Filter:
+def filter_of(**subscription: object) -> Wanted:
     return view_of(**subscription).filter
 
 
@@ -394,12 +395,13 @@ def test_warnings_are_about_all_of_several_filters() -> None:
         "no status 'cancelled' is known; did you mean 'canceled'?",
         "no tif 'ALO' is known; did you mean 'Alo'?",
     )
-    assert doubtful_coins(filter_of(filters=[{"coins": ["btc", "ETH"]}, {"oids": [1], "coins": ["XYZ", "xyz:*"]}]),
-                          frozenset(["BTC", "ETH"])) == [
+    wanted = filter_of(filters=[{"coins": ["btc", "ETH"]}, {"oids": [1], "coins": ["XYZ", "xyz:*"]}])
+    assert doubtful_coins(wanted.coins, frozenset(["BTC", "ETH"]), "order") == [
         "no order of 'XYZ' was seen lately",
         "no order of 'btc' was seen lately; did you mean 'BTC'? Case matters",
-    ]  # fmt: skip
-    assert doubtful_coins(filter_of(filters=[{"coins": ["btc"]}, {"coins": ["*"]}]), frozenset(["BTC"])) == []
+    ]
+    wanted = filter_of(filters=[{"coins": ["btc"]}, {"coins": ["*"]}])
+    assert doubtful_coins(wanted.coins, frozenset(["BTC"]), "order") == []
 
 
 def test_at_most_five_warnings_of_each_kind_are_given() -> None:

@@ -98,7 +98,11 @@ NO_PLACES: list[object] = [
         ('{"method":"post","id":1}', '{"method":"post","id":1}: unknown method', "unknown-method"),
         ('{"method":"subscribe"}', '{"method":"subscribe"}: a subscription is missing', "bad-request"),
         ('{"method":"subscribe","subscription":7}', "Invalid subscription: no type", "invalid-subscription"),
-        (ask(type="l2Book", coin="BTC"), "'l2Book' is not served here; orders and orderUpdates are", "unknown-type"),
+        (
+            ask(type="l2Book", coin="BTC"),
+            "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates",
+            "unknown-type",
+        ),
         (ask(type="orders", coins="BTC"), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=["BTC", 5]), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=[]), "coins is empty, which no event matches", "invalid-subscription"),
@@ -177,11 +181,11 @@ def test_a_doubtful_status_is_a_warning() -> None:
 def test_a_coin_never_seen_or_in_the_wrong_case_is_a_warning() -> None:
     wanted = OrderFilter.of(coins=["btc", "ETH", "XYZ"])
 
-    assert doubtful_coins(wanted, frozenset(["BTC", "ETH"])) == [
+    assert doubtful_coins(wanted.coins, frozenset(["BTC", "ETH"]), "order") == [
         "no order of 'XYZ' was seen lately",
         "no order of 'btc' was seen lately; did you mean 'BTC'? Case matters",
     ]
-    assert doubtful_coins(wanted, frozenset()) == []
+    assert doubtful_coins(wanted.coins, frozenset(), "order") == []
 
 
 def test_an_acknowledgement_echoes_every_key_and_tells_id_and_cursor() -> None:

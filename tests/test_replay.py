@@ -483,7 +483,6 @@ def test_a_last_line_without_an_end_counts(replay: Run, tmp_path: Path) -> None:
         (["{tmp}/good", "--to", "ws", "--coin", "BTC"], "--coin 'BTC' with --to ws: leave it out: clients filter"),
         (["{tmp}/good", "--to", "ws", "--format", "flat"], "--format with --to ws: leave it out"),
         (["{tmp}/good", "--to", "ws", "--listen", "8000"], "--listen '8000' is not HOST:PORT"),
-        (["{tmp}/fills", "--to", "ws"], "--to ws serves order statuses, and this is node_fills"),
         (["{tmp}/good", "--wait-clients", "2"], "--wait-clients with --to stdout: leave it out, or write --to ws"),
         (
             ["{tmp}/good", "--follow"],

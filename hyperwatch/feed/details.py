@@ -141,9 +141,7 @@ def refuse_empty(**lists: Sequence[object] | None) -> None:
 
 def _decimal(name: str, text: str) -> Decimal:
     if not _PLAIN.fullmatch(text):
-        msg = (
-            f"{name} {text[:64]!r} is no decimal: digits are, up to {_DIGITS} on either side of a point, as in '0.5'"
-        )
+        msg = f"{name} {text[:64]!r} is no decimal: digits are, up to {_DIGITS} on either side of a point, as in '0.5'"
         raise ValueError(msg)
     return Decimal(text)
 

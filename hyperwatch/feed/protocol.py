@@ -8,7 +8,7 @@ them with a regular expression).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import attrs
 import cattrs
@@ -16,10 +16,13 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.details import address
-from hyperwatch.feed.views import Orders, OrderUpdates, View
+from hyperwatch.feed.trades import Trades, UserFills
+from hyperwatch.feed.views import BookDiffs, Events, Fills, Orders, OrderUpdates, View
+from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.feed.words import FILTERS, WORDS, DecimalText, Words, doubts, few, filter_of, near
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.wish import AtBlock, AtTime
+from hyperwatch.node.streams import STREAMS
 
 __all__ = [
     "AUTHORIZED",
@@ -35,10 +38,13 @@ __all__ = [
     "already_unsubscribed",
     "bad_cursor",
     "binary",
+    "not_written",
     "parse",
     "too_many_subscriptions",
     "unauthorized",
 ]
+
+R = TypeVar("R")
 
 EARLIEST: Literal["earliest"] = "earliest"
 
@@ -96,6 +102,13 @@ def already_unsubscribed(echo: bytes) -> ProtocolError:
 def bad_cursor(error: Exception, request: Subscribe) -> ProtocolError:
     """The place where a subscription should begin cannot be read."""
     return ProtocolError(_INVALID, request.echo, str(error), "bad-cursor", id=request.id)
+
+
+def not_written(request: Subscribe) -> ProtocolError:
+    """The stream that a subscription looks at is not there."""
+    stream = STREAMS[request.view.stream]
+    reason = f"there is no {stream.name}: a node writes it with {stream.flag}; subscribe again when it does"
+    return ProtocolError(_INVALID, request.echo, reason, "not-written", id=request.id)
 
 
 def binary() -> ProtocolError:
@@ -244,9 +257,9 @@ def _subscription(method: str, echo: bytes) -> Subscribe | Unsubscribe:
         msgspec.json.decode(echo)
     except msgspec.DecodeError as error:  # a number of thousands of digits: valid JSON that nothing can hold
         raise ProtocolError(_INVALID, b"", str(error), "invalid-subscription") from None
-    read = {"orders": _orders, "orderUpdates": _order_updates}.get(kind)
+    read = _TYPES.get(kind)
     if read is None:
-        reason = f"{kind!r} is not served here; orders and orderUpdates are"
+        reason = f"{kind!r} is not served here; {', '.join(_TYPES)} are"
         raise ProtocolError(_INVALID, echo, reason, "unknown-type")
     return read(method, echo)
 
@@ -261,30 +274,61 @@ class _OrdersRequest(Words):
     start: Any = None  # `from` on the wire, which is a word of Python's
 
 
+@attrs.frozen
+class _EventsRequest:
+    """The subscriptions `fills` and `bookDiffs` as clients write them."""
+
+    type: Literal["fills", "bookDiffs"]
+    coins: tuple[str, ...] | None = None
+    users: tuple[str, ...] | None = None
+    id: str | None = None
+    start: Any = None  # as above
+
+
 def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    request = _structured(echo, _OrdersRequest)
     try:
-        request = _CONVERTER.structure(msgspec.json.decode(echo), _OrdersRequest)
+        view = Orders(filter_of(request, request.filters))
+    except ValueError as error:
+        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
+    wish = _ours(method, echo, request, view)
+    if isinstance(wish, Unsubscribe):
+        return wish
+    return attrs.evolve(wish, warnings=doubts(request.filters or [request]))
+
+
+def _events(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    request = _structured(echo, _EventsRequest)
+    try:
+        wanted = EventFilter.of(request.coins, request.users)
+    except ValueError as error:
+        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
+    return _ours(method, echo, request, Fills(wanted) if request.type == "fills" else BookDiffs(wanted))
+
+
+def _structured(echo: bytes, request: type[R]) -> R:
+    try:
+        return _CONVERTER.structure(msgspec.json.decode(echo), request)
     except cattrs.ClassValidationError as error:
         reason = "; ".join(map(_readable, cattrs.transform_error(error, "", _say)))
         raise ProtocolError(_INVALID, echo, reason, "invalid-subscription") from None
     except msgspec.DecodeError as error:  # a number that no computer holds: until now nobody looked inside
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription") from None
-    try:
-        view = Orders(filter_of(request, request.filters))
-    except ValueError as error:
-        raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
+
+
+def _ours(method: str, echo: bytes, request: _OrdersRequest | _EventsRequest, view: Events) -> Subscribe | Unsubscribe:
+    """What all types of our own have in common."""
     if request.id is not None and not 0 < len(request.id) <= _ID_CHARACTERS:
         reason = f"id has {len(request.id)} characters: 1 to {_ID_CHARACTERS} are allowed"
         raise ProtocolError(_INVALID, echo, reason, "invalid-subscription")
     if method == "unsubscribe":
         return Unsubscribe(echo, request.id, view if request.id is None else None)
     try:
-        start = _start(request.start)
+        return Subscribe(view, echo, request.id, _start(request.start))
     except CursorError as error:
         raise bad_cursor(error, Subscribe(view, echo, request.id)) from None
     except ValueError as error:
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
-    return Subscribe(view, echo, request.id, start, doubts(request.filters or [request]))
 
 
 def _start(wish: object) -> Where:
@@ -312,12 +356,42 @@ class _UserRequest(msgspec.Struct):
     user: str
 
 
+class _CoinRequest(msgspec.Struct):
+    coin: str
+
+
 def _order_updates(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: OrderUpdates(_user(echo)))
+
+
+def _user_fills(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: UserFills(_user(echo)))
+
+
+def _trades(method: str, echo: bytes) -> Subscribe | Unsubscribe:
+    return _official(method, echo, lambda: Trades(msgspec.json.decode(echo, type=_CoinRequest).coin))
+
+
+def _user(echo: bytes) -> str:
+    return address(msgspec.json.decode(echo, type=_UserRequest).user)
+
+
+def _official(method: str, echo: bytes, made: Callable[[], View]) -> Subscribe | Unsubscribe:
     try:
-        view = OrderUpdates(address(msgspec.json.decode(echo, type=_UserRequest).user))
+        view = made()
     except (msgspec.DecodeError, ValueError) as error:
         raise ProtocolError(_INVALID, echo, str(error), "invalid-subscription") from None
     return Subscribe(view, echo) if method == "subscribe" else Unsubscribe(echo, None, view)
+
+
+_TYPES: dict[str, Callable[[str, bytes], Subscribe | Unsubscribe]] = {
+    "orders": _orders,
+    "fills": _events,
+    "bookDiffs": _events,
+    "orderUpdates": _order_updates,
+    "userFills": _user_fills,
+    "trades": _trades,
+}
 
 
 def _strictly_text(value: object, _: object) -> str:
@@ -369,14 +443,19 @@ _CONVERTER.register_structure_hook(tuple[str, ...] | None, _list_of(str, "string
 _CONVERTER.register_structure_hook(tuple[int, ...] | None, _list_of(int, "integers"))
 _CONVERTER.register_structure_hook(DecimalText | None, _strictly_decimal)
 _CONVERTER.register_structure_hook(tuple[Words, ...] | None, _strictly_objects)
-_CONVERTER.register_structure_hook(
-    _OrdersRequest,
-    cattrs.gen.make_dict_structure_fn(
-        _OrdersRequest, _CONVERTER, _cattrs_forbid_extra_keys=True, start=cattrs.gen.override(rename="from")
-    ),
-)
+for _request in (_OrdersRequest, _EventsRequest):
+    _CONVERTER.register_structure_hook(
+        _request,
+        cattrs.gen.make_dict_structure_fn(
+            _request, _CONVERTER, _cattrs_forbid_extra_keys=True, start=cattrs.gen.override(rename="from")
+        ),
+    )
 _FILTER_KEYS = [field.name for field in attrs.fields(Words)]
-_KEYS = ["type", *_FILTER_KEYS, "filters", "id", "from"]
+_KEYS: dict[type, list[str]] = {
+    Words: _FILTER_KEYS,
+    _OrdersRequest: ["type", *_FILTER_KEYS, "filters", "id", "from"],
+    _EventsRequest: ["type", "coins", "users", "id", "from"],
+}
 
 
 def _readable(fault: str) -> str:
@@ -389,7 +468,7 @@ def _readable(fault: str) -> str:
 def _say(error: BaseException, _: type | None) -> str:
     """One fault in a subscription, in words that name the remedy."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        known = _FILTER_KEYS if error.cl is Words else _KEYS
+        known = _KEYS[error.cl]
         return ", ".join(
             few([f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key, known)}" for key in sorted(error.extra_fields)])
         )
@@ -397,5 +476,5 @@ def _say(error: BaseException, _: type | None) -> str:
 
 
 def _instead(key: str, known: Sequence[str]) -> str:
-    like = None if key in _KEYS else near(key, known)  # `id` within a filter is no slip for `oids`
+    like = None if key in _KEYS[_OrdersRequest] else near(key, known)  # `id` within a filter is no slip for `oids`
     return f", did you mean {like!r}?" if like else f"; the keys are {', '.join(known)}"

@@ -14,12 +14,14 @@ from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage, key_of
 from hyperwatch.node.events import Decoder, Run
 from hyperwatch.node.lines import LINE_BYTES
-from hyperwatch.node.streams import Layout
+from hyperwatch.node.streams import DIFFS, FILLS, Layout
+from hyperwatch.node.times import ms_of, text_of
 
 __all__ = ["Start", "at_head", "begin", "find", "seek"]
 
 _WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
 _LINE_BYTES = 4096  # a first guess
+_UNDATED = DIFFS.directory(Layout.PLAIN)  # its lines carry neither block nor time
 
 
 @attrs.frozen
@@ -92,9 +94,35 @@ def begin(log: Log, wish: Cursor) -> Start:
         passages = _at_places(log, kept)
         if passages is not None:
             return Start(kept, passages)
+    if _UNDATED in (own, wish.directory) and wish.places:
+        return _at_hour(log, wish)
     by_block = wish.directory == log.stream.directory(Layout.BY_BLOCK)
     whole = by_block and not any(place.taken for place in wish.places)  # each of its lines is a block
-    return _at_block(log, attrs.evolve(wish, directory=own), whole=whole)
+    return _at_block(log, attrs.evolve(_in_own_words(log, wish), directory=own), whole=whole)
+
+
+def _in_own_words(log: Log, wish: Cursor) -> Cursor:
+    """A cursor of another layout with its time as this log has it: plain fills carry milliseconds, all else text."""
+    plain = FILLS.directory(Layout.PLAIN)
+    try:
+        if log.stream.directory(log.layout) == plain and wish.time:
+            return attrs.evolve(wish, time=str(ms_of(wish.time)))
+        return attrs.evolve(wish, time=text_of(int(wish.time))) if wish.directory == plain and wish.time else wish
+    except (ValueError, OverflowError, OSError) as error:
+        what = f"the cursor is damaged: its time is {wish.time[:64]!r}"
+        raise CursorError(what, "use it as it was sent") from error
+
+
+def _at_hour(log: Log, wish: Cursor) -> Start:
+    """The first line of the hour that the cursor names, or what is left behind it: undated lines cannot be searched."""
+    names = log.names()
+    try:
+        hour = log.rank(wish.places[-1].file)
+    except KeyError:
+        hour = 0
+    left = [name for name in names if log.rank(name) >= hour] or names[-1:]
+    start = Cursor(log.stream.directory(log.layout), tuple(FilePlace(name, 0) for name in left[:1]))
+    return Start(start, gap=Gap(log.stream.name, PLACE_GONE, wish, start))
 
 
 def seek(log: Log, source: Source, size_bytes: int, below: Callable[[Run], bool]) -> int:
@@ -207,8 +235,8 @@ def _known_here(log: Log, wish: Cursor, run: Run | None) -> Cursor:
         return attrs.evolve(wish, block=None)
     if wish.block is not None:
         return wish
-    if run is not None and run.time == wish.time:
-        return attrs.evolve(wish, block=run.block)
+    if run is not None and run.time.startswith(wish.time):
+        return attrs.evolve(wish, block=run.block, time=run.time)
     return attrs.evolve(wish, time="", count=0)
 
 
@@ -220,7 +248,9 @@ def _below(log: Log, wish: Cursor) -> Callable[[Run], bool]:
 
 
 def _same(run: Run, wish: Cursor) -> bool:
-    return run.block == wish.block if run.block is not None and wish.block is not None else run.time == wish.time
+    if run.block is not None and wish.block is not None:
+        return run.block == wish.block
+    return run.time.startswith(wish.time)
 
 
 def _less(block: Block, other: Block | None) -> bool:
@@ -248,6 +278,8 @@ def _tail(log: Log, source: Source, end: int) -> _Tail | None:
         decoder = Decoder(log.stream, log.layout, start)
         decoder.feed(lines)
         runs = decoder.runs
+        if runs and key_of(runs[-1]) == "":
+            return None  # undated: there are no blocks, and the whole file would be looked through for the last one
         last = [run for run in runs if key_of(run) == key_of(runs[-1])]
         if runs and (len(last) < len(runs) or runs[-1].fresh or window == end or window > LINE_BYTES):
             count = len(runs[-1].events) + runs[-1].skipped if runs[-1].fresh else sum(len(run.events) for run in last)

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["DiffKeys", "FillKeys", "Keys", "OrderDetails", "OrderDetailsPart", "OrderKeys", "OrderPart"]
+__all__ = ["DiffKeys", "FillKeys", "FillPart", "Keys", "OrderDetails", "OrderDetailsPart", "OrderKeys", "OrderPart"]
 
 _ABSENT = msgspec.Raw()
+_NULL = msgspec.Raw(b"null")
 
 
 class Keys(Protocol):
@@ -80,11 +81,16 @@ class OrderDetails(msgspec.Struct, gc=False):
 
 
 class FillPart(msgspec.Struct, gc=False):
-    """The second half of a fill's pair."""
+    """The second half of a fill's pair: what filters and trades look at. The rest is the node's affair."""
 
     coin: str
     tid: int
     time: int = 0
+    side: str = ""
+    crossed: bool | None = None
+    px: msgspec.Raw = _NULL
+    sz: msgspec.Raw = _NULL
+    hash: msgspec.Raw = _NULL
 
 
 class FillKeys(msgspec.Struct, gc=False, array_like=True):

@@ -82,9 +82,6 @@ def _prepare(settings: Settings) -> Job:
     log = _log(settings)
     if log.stream is not ORDERS:
         _refuse_filters_of_orders(settings.filter, log.stream)
-    if settings.listen is not None and log.stream is not ORDERS:
-        what = f"--to ws serves order statuses, and this is {log.stream.name}"
-        raise UsageError(what, "choose --stream node_order_statuses, or --to stdout")
     settings.bounds.check(log.stream, log.layout)
     start = beginning(log, settings.bounds)
     if settings.listen is not None:
