@@ -72,7 +72,7 @@ class Track:
 
     wish: Mapping[str, object]
     start: object
-    stir: Callable[[], None]
+    stir: Callable[[], None] = attrs.field(repr=False)
     stage: Stage = Stage.IDLE
     answer: Answer | None = None
     """The first one."""
