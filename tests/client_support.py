@@ -1,12 +1,13 @@
-"""A feed in memory: a test plays the service at each connection that the client makes."""
+"""Feeds that a test plays, in memory and on real sockets."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,8 +15,9 @@ import trio
 
 from hyperwatch.client import Feed, FeedError, connect
 from hyperwatch.client.wire import ClosedError, RefusedError
+from hyperwatch.feed.wire import GoneError, Socket, accept
 
-__all__ = ["Network", "Peer", "gap", "orders"]
+__all__ = ["Network", "Peer", "Plain", "gap", "listener", "orders", "standing"]
 
 URL = "ws://feed:1/ws"
 
@@ -28,7 +30,15 @@ def orders(name: str, seq: int, cursor: str = "", events: bytes = b"") -> bytes:
 
 def standing(channel: str, name: str, seq: int, cursor: str) -> bytes:
     """A `live` or `cursor` message."""
-    data = {"id": name, "seq": seq, "cursor": cursor, "blockNumber": 7, "blockTime": 1000, "writeTime": 1, "readTime": 2}
+    data = {
+        "id": name,
+        "seq": seq,
+        "cursor": cursor,
+        "blockNumber": 7,
+        "blockTime": 1000,
+        "writeTime": 1,
+        "readTime": 2,
+    }
     return json.dumps({"channel": channel, "data": data}).encode()
 
 
@@ -137,3 +147,35 @@ class Network:
     async def peer(self) -> Peer:
         """The next connection."""
         return await self._peers[1].receive()
+
+
+@attrs.define
+class Plain:
+    """A server that reads a request and answers by HTTP."""
+
+    answer: bytes
+    heads: list[bytes] = attrs.field(factory=list)
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await stream.receive_some()
+        self.heads.append(head)
+        await stream.send_all(self.answer)
+
+
+@asynccontextmanager
+async def listener(end: Callable[[Socket], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that accepts a client and then does as it likes; its URL."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        try:
+            async with accept(stream, 5.0, lambda _path: 101) as peer:
+                await end(peer)
+        except* GoneError:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/ws"
+        nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 import trio
 
-from hyperwatch.client import FeedError, Gap, Orders, connect, session, wire
+from hyperwatch.client import Gap, Orders, connect, session, wire
 from hyperwatch.log.files import Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
@@ -61,6 +62,15 @@ class Cable:
     stream: trio.SocketStream | None = None
     cuts: int = 0
 
+    def of(self, dial: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """What dials, with this cable."""
+
+        async def dial_on_it(parts: SplitResult, deadline: float) -> object:
+            self.stream = await dial(parts, deadline)
+            return self.stream
+
+        return dial_on_it
+
     def cut(self) -> None:
         """As a machine that goes does: what is on its way is gone."""
         if self.stream is not None and self.stream.socket.fileno() >= 0:
@@ -96,62 +106,68 @@ def written(tree: Tree) -> tuple[dict[tuple[int, bytes], tuple[int, int]], int]:
     return first, total
 
 
-async def survive(root: Path, kills: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client is killed so often: half of the times its connection, half of the times all of it."""
-    monkeypatch.setattr(session, "_FIRST_S", 0.001)
-    monkeypatch.setattr(session, "_LONGEST_S", 0.01)
-    dice, heard, cable, tree = random.Random(kills), Heard(), Cable(), Tree(root, ORDERS, Layout.STREAMING)
-    over = False
-    breaks: list[FeedError] = []
-    client = trio.CancelScope()
-    dial: Any = wire._dial
+@attrs.define
+class Trial:
+    """A node at work, its service, and a client that is killed so often."""
 
-    async def cable_of(parts: SplitResult, deadline: float) -> trio.SocketStream:
-        cable.stream = stream = await dial(parts, deadline)
-        return stream  # type: ignore[no-any-return]
+    root: Path
+    kills: int
+    tree: Tree
+    heard: Heard = attrs.field(factory=Heard)
+    cable: Cable = attrs.field(factory=Cable)
+    client: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    clients: int = 0
+    over: bool = False
 
-    monkeypatch.setattr(wire, "_dial", cable_of)
-
-    async def work() -> None:
+    async def work(self) -> None:
+        """The node, for at least two hours."""
         phase = 0
-        while phase < 2 or not over:
-            await trio.to_thread.run_sync(write, root, phase)
-            await heard.until(len(written(tree)[0]))  # an hour lasts longer here: its late lines are read within it
+        while phase < 2 or not self.over:
+            await trio.to_thread.run_sync(write, self.root, phase)
+            await self.heard.until(len(written(self.tree)[0]))  # late lines come within the next hour: it is a long one
             phase += 1
-        append(tree.hourly / tree.names()[-1], END)
+        append(self.tree.hourly / self.tree.names()[-1], END)
 
-    async def harass() -> None:
-        nonlocal over
-        for number in range(kills):
-            await heard.until(len(heard.events) + dice.randrange(1, 400))
+    async def harass(self) -> None:
+        """Half of the times its connection is cut, half of the times all of it is gone."""
+        dice = random.Random(self.kills)
+        for number in range(self.kills):
+            await self.heard.until(len(self.heard.events) + dice.randrange(1, 400))
             for _ in range(dice.randrange(20)):
                 await trio.lowlevel.checkpoint()  # anywhere between two messages
             if number % 2:
-                client.cancel("killed")
+                self.client.cancel("killed")
             else:
-                cable.cut()
-        over = True
+                self.cable.cut()
+        self.over = True
 
-    async def listen(port: int) -> bool:
-        nonlocal client
-        with trio.CancelScope() as client:
-            async with connect(f"127.0.0.1:{port}", on_break=breaks.append) as feed:
-                async for message in feed.orders(start=heard.cursor, on_gap="raise"):
-                    if heard.take(message):
+    async def listen(self, port: int) -> bool:
+        """The client, until it is killed or has heard the end; whether it has."""
+        self.clients += 1
+        with trio.CancelScope() as self.client:
+            async with connect(f"127.0.0.1:{port}", on_break=lambda _error: None) as feed:
+                async for message in feed.orders(start=self.heard.cursor, on_gap="raise"):
+                    if self.heard.take(message):
                         return True
         return False
 
+
+async def survive(root: Path, kills: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is killed so often has exactly the events of the files."""
+    trial = Trial(root, kills, Tree(root, ORDERS, Layout.STREAMING))
+    monkeypatch.setattr(session, "_FIRST_S", 0.001)
+    monkeypatch.setattr(session, "_LONGEST_S", 0.01)
+    monkeypatch.setattr(wire, "_dial", trial.cable.of(wire._dial))
     (root / ".hyperwatch-simulated").touch()
     append(hour_file(root, "20260506/7"), line(7, [event(7)]))
     async with running(root, layout=Layout.STREAMING, ring_bytes=2**20) as port, trio.open_nursery() as nursery:
-        nursery.start_soon(work)
-        nursery.start_soon(harass)
-        clients = 1
-        while not await listen(port):
-            clients += 1
-    assert clients == 1 + kills // 2
-    assert cable.cuts >= kills // 4
-    check(heard, tree)
+        nursery.start_soon(trial.work)
+        nursery.start_soon(trial.harass)
+        while not await trial.listen(port):
+            pass
+    assert trial.clients == 1 + kills // 2
+    assert trial.cable.cuts >= kills // 4
+    check(trial.heard, trial.tree)
 
 
 def check(heard: Heard, tree: Tree) -> None:

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import client_support
 import msgspec
 import pytest
 import trio
@@ -22,6 +23,7 @@ from hyperwatch.cli.screen import ClosedOutputError, Output
 from hyperwatch.cli.table import Board, events_of, gap_text
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError
+from hyperwatch.feed.wire import Socket
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
 
@@ -111,6 +113,43 @@ async def test_watch_ends_quietly_where_nobody_reads(tmp_path: Path, nursery: tr
     await process.stdout.aclose()
     assert await process.wait() == 0
     assert b"".join([piece async for piece in process.stderr]) == b""
+
+
+async def test_watch_connects_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    wishes: list[dict[str, object]] = []
+
+    async def serve(peer: Socket) -> None:
+        request = msgspec.json.decode(await peer.receive())
+        wish = request["subscription"]
+        wishes.append(wish)
+        answer = {"channel": "subscriptionResponse", "data": request, "cursor": "begin", "warnings": []}
+        await peer.send(msgspec.json.encode(answer))
+        await peer.send(client_support.orders(wish["id"], 1, f"c{len(wishes)}", b'{"number": %d}' % len(wishes)))
+        await peer.close(*((1001, "shutting down") if len(wishes) == 1 else (1000, "that was all")))
+
+    async with client_support.listener(serve) as url:
+        done = await run(int(url.split(":")[2].removesuffix("/ws")), "--coin", "BTC", tmp_path=tmp_path)
+    assert wishes == [
+        {"type": "orders", "coins": ["BTC"], "id": "1"},
+        {"type": "orders", "coins": ["BTC"], "id": "2", "from": "c1"},
+    ]
+    assert done.stdout == b'{"number": 1}\n{"number": 2}\n'
+    what = f"the connection to {url} was closed by the service (code 1001: shutting down)"
+    assert (done.returncode, done.stderr.decode()) == (0, f"hyperwatch: {what}; connecting again\n")
+
+
+async def test_watch_gives_the_token_of_the_environment(tmp_path: Path, nursery: trio.Nursery) -> None:
+    server = client_support.Plain(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+    listeners = await nursery.start(partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1"))
+    url = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    done = await trio.run_process(
+        [*PROGRAM, "watch", url], check=False, capture_stdout=True, capture_stderr=True,
+        env=environment(tmp_path) | {"HYPERWATCH_TOKEN": "t0ken"},
+    )  # fmt: skip
+    assert b"bearer t0ken" in server.heads[0].lower()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"(HTTP 401, no): check the address" in done.stderr
+    nursery.cancel_scope.cancel()
 
 
 async def test_watch_draws_a_table_on_a_terminal_and_restores_it(tmp_path: Path, nursery: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from hyperwatch.client import Message, Orders, Subscription, complete, connect
 __all__ = ["command"]
 
 _URL = "ws://127.0.0.1:8000/ws"
-_TOKEN = "HYPERWATCH_TOKEN"  # no option: anybody on the machine can read a process's arguments
+_TOKEN = "HYPERWATCH_TOKEN"  # noqa: S105  its name. No option: anybody on the machine can read a process's arguments
 
 
 @click.command("watch", short_help="Watch a feed: a live table, or JSON lines.")

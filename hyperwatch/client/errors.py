@@ -23,6 +23,8 @@ def again(error: HyperwatchError, cursor: str = "") -> HyperwatchError:
         cursor: where this one can go on; "" for nowhere.
     """
     where = f", from where it ended (--from, or start of a subscription): {cursor}"
-    copy = type(error)(error.what, f"{error.remedy}{where}" if cursor and isinstance(error, FeedError) else error.remedy)
+    copy = type(error)(
+        error.what, f"{error.remedy}{where}" if cursor and isinstance(error, FeedError) else error.remedy
+    )
     copy.__cause__ = error
     return copy

@@ -51,7 +51,9 @@ class Session:
     _left: bool = False
     _over: FeedError | None = None
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(  # noqa: ASYNC128  `_connect` calls started()
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Serves the subscriptions until the feed says goodbye, or refuses for good.
 
         Args:
@@ -63,7 +65,7 @@ class Session:
         tries = 0
         while True:
             began_s = trio.current_time()
-            end, live = await self._connect(task_status)
+            end, live = await self._connect(task_status.started)
             if end.error is not None and not self._reached:
                 raise end.error
             if end.error is None or end.final:
@@ -72,8 +74,10 @@ class Session:
             for track in self._tracks:
                 track.broken()
             self._on_break(end.error)
-            tries = 0 if live or trio.current_time() - began_s >= _STEADY_S else tries + 1
+            if live or trio.current_time() - began_s >= _STEADY_S:
+                tries = 0
             await trio.sleep(random.uniform(0, min(_LONGEST_S, _FIRST_S * 2 ** min(tries, _DOUBLINGS))))
+            tries += 1
 
     def add(self, track: Track) -> None:
         """A subscription to be served.
@@ -102,13 +106,13 @@ class Session:
         self._serving.cancel("the client leaves")
         return True
 
-    async def _connect(self, task_status: trio.TaskStatus[None]) -> tuple[End, bool]:
+    async def _connect(self, reached: Callable[[], None]) -> tuple[End, bool]:
         """One connection; how it ended, and whether a subscription was live on it."""
         try:
             async with self._opener(self.url, self._token) as socket:
                 if not self._reached:
                     self._reached = True
-                    task_status.started()
+                    reached()
                 connection = Connection(socket, self.url, self._tracks, map(str, self._names), self._stirred)
                 with trio.CancelScope() as self._serving:
                     end = await connection.run()
