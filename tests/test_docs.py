@@ -11,7 +11,8 @@ import click
 import pytest
 
 from hyperwatch.cli.main import program
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
+from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.node.statuses import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[1]

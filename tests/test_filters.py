@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from hyperwatch.cli.main import program
 from hyperwatch.feed.details import Details
 from hyperwatch.feed.filters import AnyOf, OrderFilter, doubtful_coins
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
+from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import Orders
 from hyperwatch.feed.wanted import Wanted
 from hyperwatch.node.events import Decoder, Raw, Run

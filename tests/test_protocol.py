@@ -19,8 +19,8 @@ from hyperwatch.feed.protocol import (
     Unsubscribe,
     acknowledgement,
     already_subscribed,
-    parse,
 )
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import MESSAGE_BYTES, Message, Orders, OrderUpdates, gap, standing
 from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace

@@ -30,10 +30,10 @@ from hyperwatch.feed.protocol import (
     bad_cursor,
     binary,
     not_written,
-    parse,
     too_many_subscriptions,
     unauthorized,
 )
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Events, Message, View, gap, standing

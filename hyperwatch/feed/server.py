@@ -19,7 +19,8 @@ from hyperwatch.feed.guard import UNAUTHORIZED, Guard
 from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
 from hyperwatch.feed.limits import household
 from hyperwatch.feed.line import Line
-from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, parse, unauthorized
+from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, unauthorized
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Streams
 from hyperwatch.feed.wire import Socket, accept
 
