@@ -139,6 +139,7 @@ def refusal(**subscription: object) -> str:
         ({"maxPx": "1"}, {"origSz": "0.0", "isPositionTpsl": True}, False),
         ({"minPx": "999999"}, {"limitPx": None}, True),
         ({"minPx": "999999"}, {"limitPx": 1.5}, True),
+        ({"minPx": "999999"}, {"triggerCondition": None}, False),
         ({"minPx": "999999"}, {"limitPx": "NaN"}, True),
         ({"minNotional": "999999"}, {"origSz": "many"}, True),
         # Kinds.
@@ -292,11 +293,12 @@ def test_several_filters_pass_over_a_run_that_none_of_them_can_match() -> None:
     assert asked.may_match(run_of([event(1, user=OTHER)]))
 
 
-def test_a_message_holds_what_any_of_several_filters_wants() -> None:
-    asked = filter_of(filters=[{"coins": ["ETH"]}, {"tifs": ["Ioc"]}])
+def test_what_several_filters_want_comes_in_the_nodes_order() -> None:
+    asked = filter_of(filters=[{"oids": [8]}, {"oids": [1], "coins": ["BTC"]}])
+
     assert isinstance(asked, AnyOf)
     assert not asked.everything
-    assert asked.select(run_of([event(1, coin="ETH"), event(2), event(3, tif="Ioc")])) == [0, 2]
+    assert asked.select(run_of(map(event, range(9)))) == [1, 8]  # which is not how a set has them
 
 
 # What is refused.
@@ -352,6 +354,17 @@ def test_a_message_holds_what_any_of_several_filters_wants() -> None:
 )  # fmt: skip
 def test_a_wrong_filter_is_refused_in_words_that_name_it(words: dict[str, Any], says: str) -> None:
     assert refusal(**words) == says
+
+
+def test_the_protocol_reference_has_every_key_and_what_is_said_to_others() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "protocol.md").read_text()
+
+    assert [key for key in KEYS.split(", ") if f"`{key}`" not in page] == []
+    wrong: list[dict[str, Any]] = [
+        {"foo": 5}, {"filters": []}, {"minPx": 0.5}, {"filters": [{"minPx": "1e5"}]}, {"minPx": "2", "maxPx": "1.5"},
+    ]  # fmt: skip
+    for words in wrong:
+        assert refusal(**words).replace("has 0", "has 17") + "\n" in page
 
 
 def test_twenty_thousand_words_fit_into_a_list_and_into_a_message_and_no_more() -> None:
@@ -415,9 +428,13 @@ def test_at_most_five_warnings_of_each_kind_are_given() -> None:
     assert warnings[11] == "and 2 more"
 
 
-def test_a_word_of_a_megabyte_is_not_compared_with_any() -> None:
-    (warning,) = warnings_of(statuses=["x" * 1_000_000])
-    assert warning == f"no status '{'x' * 64}' is known"
+def test_what_is_compared_with_known_words_is_bounded() -> None:
+    many = [{"tifs": [f"Alo{100 * number + each}" for each in range(100)]} for number in range(16)]
+    long = "positionIncreaseAtOpenInterestCapRejecte"
+
+    assert warnings_of(filters=many)[5] == "and 95 more"
+    assert "did you mean" in warnings_of(statuses=[long])[0]
+    assert warnings_of(statuses=[long + "x" * 25]) == (f"no status '{long + 'x' * 24}' is known",)
 
 
 def test_unsubscribe_takes_an_equal_filter_however_it_is_written() -> None:
@@ -493,14 +510,20 @@ def test_replay_takes_every_filter_as_an_option(recording: Path, capfdbinary: py
     assert capfdbinary.readouterr().out == WANTED + b"\n"
 
 
-async def test_watch_takes_every_filter_as_an_option(recording: Path) -> None:
+async def test_watch_takes_every_filter_as_an_option_and_leaves_none_out(recording: Path) -> None:
     with trio.fail_after(20):
         async with running(recording.parents[3]) as port:
+            empty = await trio.run_process(
+                [sys.executable, "-m", "hyperwatch", "watch", f"127.0.0.1:{port}", "--min-px="],
+                check=False, capture_stderr=True,
+            )  # fmt: skip
             done = await trio.run_process(
                 [sys.executable, "-m", "hyperwatch", "watch", f"127.0.0.1:{port}", "--from", "earliest", "--count", "1", *OPTIONS],
                 capture_stdout=True, capture_stderr=True,
             )  # fmt: skip
     assert (done.stdout, done.stderr) == (WANTED + b"\n", b"")
+    assert empty.returncode == 2
+    assert b"minPx '' is no decimal" in empty.stderr
 
 
 @pytest.mark.parametrize("command", ["replay", "watch"])
@@ -518,6 +541,11 @@ def test_order_types_stand_in_the_environment_with_commas_between(
 def says(words: dict[str, Any], whole: dict[str, Any]) -> bool:
     """Whether an event matches one filter."""
     return all(RULES[key](asked, whole, whole["order"]) for key, asked in words.items())
+
+
+def is_among(whole: dict[str, Any], asked: Sequence[str]) -> bool:
+    """Whether its status is; the word `rejected` is a class, and the status of that name may be a `removed` one."""
+    return kind_of(whole) in asked or (whole["status"] in asked and whole["status"] not in CLASSES)
 
 
 def kind_of(whole: dict[str, Any]) -> str:
@@ -567,8 +595,8 @@ RULES: dict[str, Callable[[Any, dict[str, Any], dict[str, Any]], bool]] = {
         for word in asked
     ),
     "users": lambda asked, whole, _: whole["user"] in lower(asked),
-    "statuses": lambda asked, whole, _: whole["status"] in asked or kind_of(whole) in asked,
-    "notStatuses": lambda asked, whole, _: not (whole["status"] in asked or kind_of(whole) in asked),
+    "statuses": lambda asked, whole, _: is_among(whole, asked),
+    "notStatuses": lambda asked, whole, _: not is_among(whole, asked),
     "sides": lambda asked, _, order: order.get("side", "")[:1] in {word[:1] for word in asked},
     "minPx": lambda asked, _, order: passes(order) or amount(order, "limitPx", asked) >= Fraction(asked),
     "maxPx": lambda asked, _, order: passes(order) or amount(order, "limitPx", asked) <= Fraction(asked),

@@ -318,7 +318,7 @@ def _say(error: BaseException, _: type | None) -> str:
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         known = _KEYS[error.cl]
         return ", ".join(
-            few([f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key, known)}" for key in sorted(error.extra_fields)])
+            few(sorted(error.extra_fields), lambda key: f"unknown key {key[:_ID_CHARACTERS]!r}{_instead(key, known)}")
         )
     return str(error)
 
