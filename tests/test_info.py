@@ -154,7 +154,7 @@ async def test_without_a_node_it_is_answered_501_with_the_option(tmp_path: Path)
 async def test_what_the_node_answers_is_passed_on_where_it_is_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[bytes], status: int, said: str
 ) -> None:
-    monkeypatch.setattr(info, "_ANSWER_BYTES", 10)
+    monkeypatch.setattr(info, "ANSWER_BYTES", 10)
     async with node(says(*parts)) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         found, text = await asked(at.port, post(b'{"type":"meta"}'))
         assert (found, said in text) == (status, True), text
@@ -172,7 +172,7 @@ async def test_a_node_that_is_not_there_is_answered_502_and_a_slow_one_504(
     async def think(_: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(info, "_ANSWER_S", 0.05)
+    monkeypatch.setattr(info, "ANSWER_S", 0.05)
     async with node(think) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         status, said = await asked(at.port, post(b'{"type":"meta"}'))
         assert (status, "has not answered within 0.05 s" in said) == (504, True)
@@ -186,7 +186,7 @@ async def test_the_node_is_asked_by_few_at_once(tmp_path: Path) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        if inside == info._AT_ONCE:
+        if inside == info.AT_ONCE:
             go.set()
         await go.wait()
         await trio.testing.wait_all_tasks_blocked()
@@ -195,9 +195,9 @@ async def test_the_node_is_asked_by_few_at_once(tmp_path: Path) -> None:
 
     async with node(handle) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         async with trio.open_nursery() as nursery:
-            for _ in range(3 * info._AT_ONCE):
+            for _ in range(3 * info.AT_ONCE):
                 nursery.start_soon(asked, at.port, post(b'{"type":"meta"}'))
-        assert most == info._AT_ONCE
+        assert most == info.AT_ONCE
         await at.counted({})
 
 

@@ -348,8 +348,8 @@ async def test_a_client_that_takes_what_waits_for_it_is_alive_though_its_pong_is
 async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert line._STALLED_S == 1.0
-    monkeypatch.setattr(line, "_STALLED_S", 0.05)
+    assert line.STALLED_S == 1.0
+    monkeypatch.setattr(line, "STALLED_S", 0.05)
     async with serving(tmp_path) as at, raw(at.port) as stalled, raw(at.port) as other:
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)

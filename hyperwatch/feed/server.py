@@ -24,7 +24,7 @@ from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Streams
 from hyperwatch.feed.wire import Socket, accept
 
-__all__ = ["Server"]
+__all__ = ["HANDSHAKE_S", "Server"]
 
 HANDSHAKE_S = 5.0  # for the head of a request, then for its body; for a token after a handshake without one
 _ANSWER_S = 10.0  # for a client to take an answer
