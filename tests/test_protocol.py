@@ -94,7 +94,11 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         ('{"method":"post","id":1}', '{"method":"post","id":1}: unknown method', "unknown-method"),
         ('{"method":"subscribe"}', '{"method":"subscribe"}: a subscription is missing', "bad-request"),
         ('{"method":"subscribe","subscription":7}', "Invalid subscription: no type", "invalid-subscription"),
-        (ask(type="l2Book", coin="BTC"), "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates", "unknown-type"),
+        (
+            ask(type="l2Book", coin="BTC"),
+            "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates",
+            "unknown-type",
+        ),
         (ask(type="orders", coins="BTC"), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=["BTC", 5]), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=[]), "coins is empty, which no event matches", "invalid-subscription"),

@@ -249,7 +249,9 @@ async def test_a_format_change_stops_reading_with_the_place_kept(tmp_path: Path)
     good = path.stat().st_size
 
     config = Config(data_dir=tmp_path, state_dir=tmp_path / "state", listen=Address("127.0.0.1", 0))
-    expected = pytest.RaisesExc(FormatChangedError, match="1000 of 1000 lines of node_order_statuses_streaming 20260505/9 cannot be read")
+    expected = pytest.RaisesExc(
+        FormatChangedError, match="1000 of 1000 lines of node_order_statuses_streaming 20260505/9 cannot be read"
+    )
     with trio.fail_after(20), pytest.RaisesGroup(expected, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run, config)
