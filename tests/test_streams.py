@@ -23,7 +23,8 @@ from hyperwatch.config import Address, Config
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, parse
+from hyperwatch.feed.protocol import ProtocolError, Subscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.subscription import Subscription
