@@ -133,13 +133,10 @@ def refusal(**subscription: object) -> str:
         ({"minNotional": "999"}, {"origSz": "0.0"}, True),
         ({"minNotional": "999"}, {"isPositionTpsl": True}, True),
         ({"minNotional": "19"}, {"sz": "0.0"}, True),  # filled: the size it had counts
-        ({"minNotional": "999"}, STOP, True),
-        ({"minPx": "999999"}, STOP, True),
-        ({"maxPx": "1"}, {**STOP, "triggerCondition": "Triggered", "isTrigger": False, "tif": "Gtc"}, True),
+        ({"minPx": "999999"}, STOP, False),
         ({"maxPx": "1"}, {"origSz": "0.0", "isPositionTpsl": True}, False),
         ({"minPx": "999999"}, {"limitPx": None}, True),
         ({"minPx": "999999"}, {"limitPx": 1.5}, True),
-        ({"minPx": "999999"}, {"triggerCondition": None}, False),
         ({"minPx": "999999"}, {"limitPx": "NaN"}, True),
         ({"minNotional": "999999"}, {"origSz": "many"}, True),
         # Kinds.
@@ -575,10 +572,6 @@ def builder_of(whole: dict[str, Any]) -> str:
     return text_of(whole["builder"], "b") if isinstance(whole.get("builder"), dict) else ""
 
 
-def passes(order: dict[str, Any]) -> bool:
-    return text_of(order, "triggerCondition") not in ("", "N/A")
-
-
 def amount(order: dict[str, Any], key: str, otherwise: object) -> Fraction:
     text = text_of(order, key)
     return Fraction(text if re.fullmatch("[0-9]{1,40}(\\.[0-9]{1,40})?", text) else str(otherwise))
@@ -598,9 +591,9 @@ RULES: dict[str, Callable[[Any, dict[str, Any], dict[str, Any]], bool]] = {
     "statuses": lambda asked, whole, _: is_among(whole, asked),
     "notStatuses": lambda asked, whole, _: not is_among(whole, asked),
     "sides": lambda asked, _, order: order.get("side", "")[:1] in {word[:1] for word in asked},
-    "minPx": lambda asked, _, order: passes(order) or amount(order, "limitPx", asked) >= Fraction(asked),
-    "maxPx": lambda asked, _, order: passes(order) or amount(order, "limitPx", asked) <= Fraction(asked),
-    "minNotional": lambda asked, _, order: passes(order) or has_notional(order, asked),
+    "minPx": lambda asked, _, order: amount(order, "limitPx", asked) >= Fraction(asked),
+    "maxPx": lambda asked, _, order: amount(order, "limitPx", asked) <= Fraction(asked),
+    "minNotional": lambda asked, _, order: has_notional(order, asked),
     "tifs": lambda asked, _, order: (text_of(order, "tif") or "Gtc") in asked,
     "orderTypes": lambda asked, _, order: text_of(order, "orderType") in asked,
     "oids": lambda asked, _, order: type(order.get("oid")) is int and order["oid"] in asked,
@@ -840,8 +833,7 @@ def any_life(draw: st.DrawFn) -> list[bytes]:
         if trigger:
             waiting = draw(st.booleans())
             part |= {"triggerCondition": "Price below 5" if waiting else "Triggered", "isTrigger": waiting,
-                     "triggerPx": "5.0" if waiting else "0.0", "tif": None if waiting else "Gtc",
-                     "limitPx": draw(amounts), "origSz": draw(amounts)}  # fmt: skip
+                     "triggerPx": "5.0" if waiting else "0.0", "tif": None if waiting else "Gtc"}  # fmt: skip
         whole = json.loads(event(7, status=status, **part)) | {"builder": builder}
         events.append(json.dumps(whole, separators=(",", ":")).encode())
     return events

@@ -70,6 +70,7 @@ class Connection:
         self._behind = trio.Event()
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
+        self._share = self._guard.limits.client_past()
 
     @property
     def behind(self) -> bool:
@@ -255,7 +256,7 @@ class Connection:
             return
         until, serial = seam
         try:
-            batch = await past.next(reader, until)
+            batch = await past.next(reader, until, self._share)
             if batch is None and not covers(reader.cursor, until, past.log.rank):
                 what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
                 raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it

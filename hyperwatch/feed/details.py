@@ -5,8 +5,7 @@ end. So a condition looks only at what stays the same, and where that cannot be 
 
 - `oid`, `cloid`, `builder` and `orderType` stay.
 - `tif` is null until a trigger order triggers, and Gtc from then on: null counts as Gtc.
-- `limitPx` and `origSz` stay, but not of trigger orders (the exchange may set another price and size when they trigger)
-  and not the size of position TP/SL, which is 0 until then. `triggerCondition` is "N/A" for ever, or never.
+- `limitPx` and `origSz` stay, but for the size of position TP/SL, which is 0 until they trigger.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Details:
             and (self.builders is None or _builder_of(known.builder).lower() in self.builders)
             and (self.order_types is None or _text_of(order.orderType) in self.order_types)
             and (self.tifs is None or (_text_of(order.tif) or _REST) in self.tifs)
-            and (self._amounts_hold(order) or _is_trigger(order))
+            and self._amounts_hold(order)
         )
 
     def _amounts_hold(self, order: OrderDetailsPart) -> bool:
@@ -165,7 +164,7 @@ def _checked_oid(number: int) -> int:
 _DETAILS = msgspec.json.Decoder(OrderDetails)
 _TEXT = msgspec.json.Decoder(str | None)
 _INT = msgspec.json.Decoder(int)
-_TRUE, _NO_TRIGGER = b"true", "N/A"
+_TRUE = b"true"
 _REST = "Gtc"  # how an order rests that says nothing
 _NOBODY = -1
 
@@ -202,8 +201,3 @@ def _builder_of(raw: msgspec.Raw) -> str:
 @functools.lru_cache(maxsize=4096)  # prices and sizes come again and again
 def _amount(text: str) -> Decimal | None:
     return Decimal(text) if _PLAIN.fullmatch(text) else None
-
-
-def _is_trigger(order: OrderDetailsPart) -> bool:
-    """Whether it is or was one: its condition is a price until it triggers, and `Triggered` from then on."""
-    return _text_of(order.triggerCondition) not in ("", _NO_TRIGGER)

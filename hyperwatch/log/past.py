@@ -16,6 +16,7 @@ from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
+from hyperwatch.log.throttle import Throttle
 from hyperwatch.log.wish import AtBlock, AtTime, resolve
 from hyperwatch.node.lines import BATCH_BYTES
 
@@ -54,9 +55,17 @@ class Past:
         log: the files.
         ring: what of them the head has decoded last.
         note: is told, in a thread, of what a cursor would have had and is gone.
+        throttle: what all readers together may take; those of other streams may share it.
     """
 
-    def __init__(self, log: Log, ring: Ring, note: Callable[[Gap], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        ring: Ring,
+        note: Callable[[Gap], None] = lambda _: None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._throttle = throttle or Throttle()
         self._note = note
         self.log = log
         self._ring = ring
@@ -89,8 +98,16 @@ class Past:
         """A reader that begins there. Raises CursorError, DataError."""
         return await trio.to_thread.run_sync(self._open, cursor, limiter=self._limiter)
 
-    async def next(self, reader: Reader, until: Cursor) -> Batch | None:
-        """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError."""
+    async def next(self, reader: Reader, until: Cursor, share: Throttle) -> Batch | None:
+        """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError.
+
+        Args:
+            reader: where it stands.
+            until: where to stop.
+            share: what the one who asks may take. What was read last is waited for here, without a hold on a thread.
+        """
+        await share.take(reader.read_bytes)
+        await self._throttle.take(reader.read_bytes)
         return await trio.to_thread.run_sync(reader.next, until, polite_pause, limiter=self._limiter)
 
     def _beyond_head(self, head: Cursor) -> Cursor | None:

@@ -60,7 +60,6 @@ class OrderKeys(msgspec.Struct, gc=False):
 class OrderDetailsPart(msgspec.Struct, gc=False):
     """Of the 16 keys of an order, those that only a few filters look at; b"" where one is absent."""
 
-    triggerCondition: msgspec.Raw = _ABSENT
     limitPx: msgspec.Raw = _ABSENT
     oid: msgspec.Raw = _ABSENT
     isPositionTpsl: msgspec.Raw = _ABSENT
