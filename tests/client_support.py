@@ -93,6 +93,13 @@ class Peer:
         wish: dict[str, Any] = request["subscription"]
         return wish
 
+    async def answer(self) -> tuple[str, str]:
+        """Answers to whatever comes next; its method and id."""
+        request = await self.asked()
+        extras = {"cursor": "begin", "warnings": []} if request["method"] == "subscribe" else {}
+        await self.say(json.dumps({"channel": "subscriptionResponse", "data": request, **extras}).encode())
+        return request["method"], request["subscription"]["id"]
+
     async def refuse(self, reason: str) -> None:
         """Refuses what the client says next."""
         wish = json.dumps((await self.asked())["subscription"], separators=(",", ":"))

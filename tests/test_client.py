@@ -33,7 +33,7 @@ from hyperwatch.client import (
     track,
 )
 from hyperwatch.client import feed as feed_module
-from hyperwatch.client.wire import RefusedError
+from hyperwatch.client.wire import RefusedError, open_client
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.wire import GoneError, Socket
 from support import append, event, hour_file, line, running, until
@@ -450,6 +450,47 @@ async def test_a_slow_consumer_does_not_hold_up_another_and_goes_on_where_it_was
         assert slow.cursor == "s3"
 
 
+async def test_there_is_room_again_as_soon_as_one_is_taken(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track, "_WAITING_BYTES", 2 * len(orders("1", 1, "c1")))
+    async with network.connect() as feed, trio.open_nursery() as nursery:
+        subscription = feed.orders()
+        nursery.start_soon(subscription.begin)
+        peer = await network.peer()
+        await peer.begin()
+        await peer.orders(1, 2, 3)
+        await anext(subscription)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [item.cursor for item in subscription._track._items] == ["c2", "c3"]
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_full_one_does_not_hold_up_a_new_one(network: Network) -> None:
+    async with network.connect() as feed, trio.open_nursery() as nursery:
+        full, new = feed.orders(), feed.orders()
+        peer = await network.peer()
+        nursery.start_soon(full.begin)
+        await peer.begin()
+        await peer.orders(1)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(new.begin)
+        assert {await peer.answer() for _ in range(2)} == {("subscribe", "2"), ("unsubscribe", "1")}
+        await new.begin()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_full_one_does_not_hold_up_the_end_of_another(network: Network) -> None:
+    async with network.connect() as feed, trio.open_nursery() as nursery:
+        full, other = feed.orders(), feed.orders()
+        peer = await network.peer()
+        for subscription in (other, full):
+            nursery.start_soon(subscription.begin)
+            await peer.begin()
+        await peer.orders(1)
+        await trio.testing.wait_all_tasks_blocked()
+        await other.aclose()
+        assert {await peer.answer() for _ in range(2)} == {("unsubscribe", "1"), ("unsubscribe", "2")}
+
+
 @pytest.mark.usefixtures("small")
 async def test_one_task_may_iterate_two_in_any_order(network: Network) -> None:
     async with network.connect() as feed, trio.open_nursery() as nursery:
@@ -780,6 +821,16 @@ async def test_the_token_is_a_bearer_header_and_its_refusal_is_raised_without_it
             pass
     assert b"\r\nauthorization: bearer t0ken\r\n" in server.heads[0].lower()
     assert "t0ken" not in repr(caught.value)
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_wire_says_by_which_status_it_was_refused(nursery: trio.Nursery) -> None:
+    server = Plain(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+    listeners = await nursery.start(partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1"))
+    with pytest.raises(RefusedError, match="HTTP 429") as caught:
+        async with open_client(f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/ws"):
+            pass
+    assert caught.value.status == 429
     nursery.cancel_scope.cancel()
 
 

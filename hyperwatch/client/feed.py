@@ -182,17 +182,17 @@ class Feed:
         Official types have no cursor. Where one was made anew, after a connection broke or because it was taken from too
         slowly, Interrupted comes first (raw: the new acknowledgement), and is raised as a GapError where gaps are.
         """
-        wish = dict(subscription)
-        return self._subscription(wish, wish.pop("from", None), on_gap, raw=raw)
+        return self._subscription(dict(subscription), on_gap, raw=raw)
 
     def _ours(
         self, kind: str, start: object, on_gap: OnGap, filters: Mapping[str, object], *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
-        wish = {"type": kind} | {_wire_name(key): value for key, value in filters.items() if value is not None}
-        return self._subscription(wish, start, on_gap, raw=raw)
+        given = {_wire_name(key): value for key, value in filters.items()} | {"from": start}
+        wish = {"type": kind} | {key: value for key, value in given.items() if value is not None}
+        return self._subscription(wish, on_gap, raw=raw)
 
     def _subscription(
-        self, wish: Mapping[str, object], start: object, on_gap: OnGap, *, raw: bool
+        self, wish: Mapping[str, object], on_gap: OnGap, *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
         for key, remedy in (
             ("id", "subscriptions are told apart by themselves"),
@@ -201,7 +201,7 @@ class Feed:
             if key in wish:
                 what = f"{key} in a subscription of the client library"
                 raise UsageError(what, f"leave it out: {remedy}")
-        track = Track(wish, start, self._session.stir)
+        track = Track(wish, self._session.stir)
         reader = _Reader(on_gap == "raise")
         if raw:
             return Subscription(track, reader.bytes_of, self._session)

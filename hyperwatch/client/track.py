@@ -65,13 +65,11 @@ class Track:
     """What is known of a subscription.
 
     Args:
-        wish: the subscription, without `id` and `from`.
-        start: its `from`; None for the newest complete line.
+        wish: the subscription, without `id`.
         stir: to be called when the connection may have something to do.
     """
 
     wish: Mapping[str, object]
-    start: object
     stir: Callable[[], None] = attrs.field(repr=False)
     stage: Stage = Stage.IDLE
     answer: Answer | None = None
@@ -171,8 +169,7 @@ class Track:
     def request(self, name: str) -> str:
         """The subscription, JSON, from where it stands; from here on it is known to the feed by a name."""
         self.id, self._seq = name, 0
-        start = self.cursor or self.start
-        own = {"id": name} | ({} if start is None else {"from": start}) if self.ours else {}
+        own = {"id": name} | ({"from": self.cursor} if self.cursor else {}) if self.ours else {}
         return msgspec.json.encode({**self.wish, **own}).decode()
 
     def farewell(self) -> str:
