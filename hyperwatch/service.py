@@ -177,7 +177,7 @@ async def serve(
         await stopping.wait()
         backstop.start()
         feed.server.refuse()
-        feed.stop()
+        feed.main.head.stop()
         draining.deadline = trio.current_time() + _DRAIN_S
 
     async with trio.open_nursery() as connections:

@@ -91,14 +91,8 @@ class Feed:
         """One for each stream that is followed."""
         return [self.main, *(self.beside or ())]
 
-    def stop(self) -> None:
-        """Ends reading, of every stream."""
-        self.main.head.stop()
-        if self.beside is not None:
-            self.beside.stop()
-
     async def run(self) -> None:
-        """Reads and delivers until the main log ends, or `stop` is called. Raises as Head.run does."""
+        """Reads and delivers until the main head ends, and with it the others. Raises as Head.run does."""
         async with trio.open_nursery() as nursery:
             if self.beside is not None:
                 nursery.start_soon(self.beside.run)

@@ -18,7 +18,7 @@ import trio_websocket
 from loguru import logger
 from test_hub import FakeSocket
 
-from hyperwatch import lookout, streams
+from hyperwatch import lookout, records, streams
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
@@ -32,6 +32,7 @@ from hyperwatch.feed.trades import Pairing, Trades, UserFills
 from hyperwatch.feed.views import BookDiffs, Fills
 from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log import start as start_module
+from hyperwatch.log import state as state_module
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import PlainFile, Tree
 from hyperwatch.log.past import Past
@@ -324,11 +325,13 @@ def fill_batches(root: Path, rows: list[list[bytes]]) -> tuple[Tree, list[Any]]:
 
 
 @pytest.mark.parametrize("room", range(7))
-@pytest.mark.parametrize("ring_bytes", [1, 3_000, 10**9])
+@pytest.mark.parametrize(("ring_bytes", "pad"), [(1, 0), (3_000, 0), (10**9, 0), (1, 90_000)])
 async def test_a_client_that_falls_behind_between_two_sides_gets_every_trade_once(
-    tmp_path: Path, room: int, ring_bytes: int
+    tmp_path: Path, room: int, ring_bytes: int, pad: int
 ) -> None:
-    raws = [fill(number // 4 * 2 + number % 2, "AB"[number // 2 % 2]) for number in range(24)]  # A A B B A A B B
+    raws = [  # A A B B A A B B; of the padded ones a reader of the past reads two at once
+        fill(number // 4 * 2 + number % 2, "AB"[number // 2 % 2], cloid="0" * pad) for number in range(24)
+    ]
     log, made = fill_batches(tmp_path, [[line(7 + number // 8, [raw])] for number, raw in enumerate(raws)])
     hub = Hub(Ring(made[0].before, ring_bytes))
     socket = FakeSocket(room=room)
@@ -503,7 +506,10 @@ def test_a_cursor_of_undated_files_outlives_the_pruning_of_the_older(tmp_path: P
 # What is kept, and how it ends.
 
 
-async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_the_state(root: Path) -> None:
+async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_the_state(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_SAVE_S", 0.01)
     path = file_of(root, FILLS)
     append(path, line(7, [fill(1)]))
     async with feed(root, state_dir=root / "state") as client:
@@ -512,6 +518,8 @@ async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_
         append(path, b"nonsense\n" + line(8, [fill(2)]))
         gap = await client.hear("gap")
         await client.hear("fills")
+        saved = root / "state/head.json"
+        await until(lambda: saved.exists() and b'"node_fills":' in saved.read_bytes())  # not only at the end
     assert gap["data"]["stream"] == "node_fills"
     with State(root / "state") as state:
         assert {name: cursor.places[0].offset for name, cursor in state.heads.items()} == {
@@ -530,7 +538,7 @@ async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_go
     old, new = file_of(root, FILLS, Layout.STREAMING), file_of(root, FILLS, Layout.BY_BLOCK)
     append(old, line(7, [fill(1), fill(2)]))
     with trio.fail_after(20):
-        async with running(root) as port:
+        async with running(root, state_dir=root / "state") as port:
             async with connected(port) as client:
                 await client.subscribe(type="fills", **{"from": "earliest"})
                 data = (await client.hear("fills"))["data"]
@@ -547,6 +555,7 @@ async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_go
                 assert await client.collect(1, "fills") == [(8, 0, fill(3).decode())]
                 await client.subscribe(type="orders")
                 await client.hear("live")
+    assert list(state_module.gaps(root / "state").read()) == []  # its head went on where it had been
 
 
 async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(root: Path) -> None:
