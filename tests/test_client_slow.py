@@ -24,8 +24,8 @@ from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
 from hyperwatch.simulate.writer import simulate
 from support import append, event, hour_file, line, running
 
-# Restarts at blocks 20 and 40 of a phase, rollover at 30: a restart within the blocks whose lines come late is left out.
-FAULTS = Faults(torn=True, late_file=True, late_lines=True, restart_every=20)
+# Restarts at blocks 25 and 50 of a phase, rollover at 30: what the first writes again comes late in part.
+FAULTS = Faults(torn=True, late_file=True, late_lines=True, restart_every=25)
 EIGHT_NS = 1_778_054_400_000_000_000  # 2026-05-06 08:00 UTC
 HOUR_NS = 3_600_000_000_000
 SPEED = 4  # times a node's own

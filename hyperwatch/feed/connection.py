@@ -257,7 +257,8 @@ class Connection:
         until, serial = seam
         try:
             batch = await past.next(reader, until, self._share)
-            if batch is None and not covers(reader.cursor, until, past.log.rank):
+            begun = any(place.offset or place.taken for place in until.places)
+            if batch is None and begun and not covers(reader.cursor, until, past.log.rank):
                 what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
                 raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it
         except CursorError as error:
