@@ -82,7 +82,7 @@ class Raw:
     """A client that writes bytes."""
 
     stream: trio.SocketStream
-    _data: bytes = b""
+    _data: bytearray = attrs.Factory(bytearray)
 
     async def say(self, data: bytes) -> None:
         """Raises BrokenResourceError where the server has reset the connection."""
@@ -120,7 +120,8 @@ class Raw:
     async def _take(self, count: int) -> bytes:
         while len(self._data) < count:
             self._data += await self._more()
-        taken, self._data = self._data[:count], self._data[count:]
+        taken = bytes(self._data[:count])
+        del self._data[:count]
         return taken
 
     async def _more(self) -> bytes:
@@ -130,9 +131,9 @@ class Raw:
 
     async def head(self) -> str:
         """What HTTP answers, as far as the blank line."""
-        while b"\r\n\r\n" not in self._data:
+        while (end := self._data.find(b"\r\n\r\n")) < 0:
             self._data += await self._more()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        head = await self._take(end + 4)
         return head.decode()
 
 
