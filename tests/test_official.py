@@ -115,10 +115,9 @@ async def test_ccxts_hyperliquid_client_receives_trades_orders_and_its_own_trade
 
             async def client() -> None:
                 ended.append(await run())
-                nursery.cancel_scope.cancel("the client has ended")
 
             nursery.start_soon(client)
-            while True:
+            while not ended:
                 write()
                 await trio.sleep(0.1)
 
