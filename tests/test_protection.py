@@ -269,6 +269,7 @@ async def test_a_fault_of_ours_is_told_with_1011_and_ends_only_its_own_connectio
         await responsive(other)
 
         async def fail(_: Connection) -> None:
+            await trio.lowlevel.checkpoint()
             raise ZeroDivisionError
 
         monkeypatch.setattr(Connection, "run", fail)
