@@ -9,10 +9,13 @@ import attrs
 import trio
 from loguru import logger
 
+from hyperwatch.feed.views import too_large
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.gaps import NOT_RUNNING, Gap
+from hyperwatch.log.files import Log
+from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
+from hyperwatch.log.start import begin
 from hyperwatch.log.state import State
 
 __all__ = ["Records"]
@@ -43,6 +46,11 @@ class Records:
     async def found(self, batch: Batch) -> None:
         """Keeps what a batch lacks."""
         gaps = [gap for entry in batch.entries for gap in entry.gaps]
+        gaps += [
+            Gap(batch.stream, EVENT_TOO_LARGE, entry.before, entry.after, f"an event of {batch.file}", readable=True)
+            for entry in batch.entries
+            if too_large(entry)
+        ]
         if gaps or batch.damage:
             await trio.to_thread.run_sync(self._keep, batch, gaps)
 
@@ -66,11 +74,11 @@ class Records:
         if self._state is not None:
             self._try(self._state.save_head, cursor)
 
-    def since_last_time(self, stream: str, start: Cursor) -> Cursor:
-        """Notes the time that hyperwatch was not running. Blocking.
+    def since_last_time(self, log: Log, start: Cursor) -> Cursor:
+        """Notes the time that hyperwatch was not running, and what of it is gone. Blocking.
 
         Args:
-            stream: its name.
+            log: the files.
             start: where the head begins.
 
         Returns:
@@ -79,7 +87,11 @@ class Records:
         last = self._state.head if self._state is not None else None
         if last is None or (last.directory == start.directory and last.places == start.places):
             return start
-        self.note(Gap(stream, NOT_RUNNING, last, start, readable=True))
+        gone, left = begin(log, last).gap, last
+        if gone is not None:
+            left = gone.after
+            self.note(Gap(log.stream.name, NOT_RUNNING, last, left, "removed before it was read"))
+        self.note(Gap(log.stream.name, NOT_RUNNING, left, start, readable=True))
         if _below(start, last):
             return attrs.evolve(last, directory=start.directory, places=start.places)
         return start

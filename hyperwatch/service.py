@@ -196,7 +196,7 @@ def _start(tree: Tree, since: Cursor | None, records: Records) -> Cursor:
     """Where the head begins. Blocking."""
     if since is None:
         logger.info("reading {} from its newest complete line", tree.hourly)
-        return records.since_last_time(tree.stream.name, at_head(tree))
+        return records.since_last_time(tree, at_head(tree))
     start = begin(tree, since)
     if start.gap is not None:
         records.note(start.gap)

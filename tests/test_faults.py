@@ -157,13 +157,46 @@ async def test_a_client_that_resumes_has_every_line_once_though_the_service_is_k
         await survive_kills(tmp_path, 50)
 
 
-def busy_service(tmp_path: Path) -> tuple[subprocess.Popen[str], list[socket.socket]]:
+AS_PID_1 = ("unshare", "--fork", "--pid", "--kill-child")
+
+
+def can_be_pid_1() -> bool:
+    try:
+        return subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+as_anyone_and_as_pid_1 = pytest.mark.parametrize(
+    "prefix",
+    [
+        pytest.param((), id="a process"),
+        pytest.param(
+            AS_PID_1,
+            id="PID 1",
+            marks=pytest.mark.skipif(not can_be_pid_1(), reason="a PID namespace needs unshare and the right to it"),
+        ),
+    ],
+)
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals, prefix: tuple[str, ...]) -> None:
+    """Signals the service, which unshare has as its only child."""
+    if not prefix:
+        process.send_signal(number)
+        return
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    os.kill(int(children), number)
+
+
+def busy_service(tmp_path: Path, prefix: tuple[str, ...]) -> tuple[subprocess.Popen[str], list[socket.socket]]:
     """A service with a backlog, a stalled client at the head and one in the past."""
     path = hour_file(tmp_path, "20260505/9")
     pad = "0x" + "0" * 2000
     for start in range(0, 40_000, 2_000):
         append(path, b"".join(line(number, [event(number, cloid=pad)]) for number in range(start, start + 2_000)))
-    command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
+    command = [*prefix, sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path)]
+    command += ["--listen", "127.0.0.1:0"]
     command += ["--state-dir", str(tmp_path / "state"), "--ring-bytes", str(2**20)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -187,12 +220,13 @@ HANDSHAKE = (
 )
 
 
+@as_anyone_and_as_pid_1
 def test_a_stop_takes_8_seconds_at_most_with_a_stalled_client_a_backlog_and_a_reader_of_the_past(
-    tmp_path: Path,
+    tmp_path: Path, prefix: tuple[str, ...]
 ) -> None:
-    process, clients = busy_service(tmp_path)
+    process, clients = busy_service(tmp_path, prefix)
     try:
-        process.terminate()
+        send(process, signal.SIGTERM, prefix)
         assert process.wait(8) == 0
     finally:
         process.kill()
@@ -201,13 +235,14 @@ def test_a_stop_takes_8_seconds_at_most_with_a_stalled_client_a_backlog_and_a_re
             client.close()
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    process, clients = busy_service(tmp_path)
+@as_anyone_and_as_pid_1
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, prefix: tuple[str, ...]) -> None:
+    process, clients = busy_service(tmp_path, prefix)
     assert process.stderr is not None
     try:
-        process.terminate()
+        send(process, signal.SIGTERM, prefix)
         assert any("stopping" in text for text in process.stderr)
-        process.send_signal(signal.SIGINT)
+        send(process, signal.SIGINT, prefix)
         assert process.wait(1) == 128 + signal.SIGINT
     finally:
         process.kill()

@@ -16,7 +16,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.start import begin, seek
 from hyperwatch.log.walk import GONE_S, LOOK_S, Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import SAMPLES, append, event, events_of, hour_file, line, lines_of, needs_samples
+from support import SAMPLES, TIME, append, event, events_of, hour_file, line, lines_of, needs_samples
 
 BLOCKS = [(number, [event(10 * number + each) for each in range(number % 4)]) for number in range(100, 140)]
 EVENTS = [(block, place, raw) for block, events in BLOCKS for place, raw in enumerate(events)]
@@ -301,3 +301,23 @@ def test_seek_in_a_file_with_a_restart_loses_nothing(tmp_path: Path) -> None:
         cursor = Cursor("node_order_statuses_by_block", (FilePlace("x", 5),), block, "x", 1)
         expected = [each for each in EVENTS if each[:2] >= (block, 1)]
         assert events_of(read_all(log, cursor)) == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "reasons"), [(Layout.BY_BLOCK, ["missing-blocks"]), (Layout.STREAMING, ["place-gone"])]
+)
+def test_what_lies_between_a_cursor_and_the_first_block_that_is_left_is_one_gap(
+    tmp_path: Path, layout: Layout, reasons: list[str]
+) -> None:
+    append(hour_file(tmp_path, "20260505/9", layout), lines_of(layout, [(20, [event(1)]), (21, [event(2)])]))
+    gone = Cursor(ORDERS.directory(layout), (FilePlace("20260505/8", 50, 0, "abc"),), 7, TIME, 3)
+
+    reader = Reader(Tree(tmp_path, ORDERS, layout), gone)
+    batch = reader.next(None, lambda: None)
+    reader.close()
+
+    assert batch is not None
+    told = [reader.gap] if reader.gap else []
+    told += [gap for entry in batch.entries for gap in entry.gaps]
+    assert [(gap.reason, gap.before.block, gap.after.block) for gap in told] == [(reasons[0], 7, 20)]
+    assert [block for block, _, _ in events_of([batch])] == [20, 21]

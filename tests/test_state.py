@@ -7,16 +7,18 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 from loguru import logger
 
-from hyperwatch import service
+from hyperwatch import records, service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import FormatChangedError
+from hyperwatch.feed.views import MESSAGE_BYTES
 from hyperwatch.log import state as state_module
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
@@ -211,6 +213,22 @@ async def test_the_time_hyperwatch_was_down_is_in_the_ledger_and_a_client_that_r
     assert (gap.reason, gap.from_block, gap.to_block, gap.readable) == ("not-running", 7, 9, True)
 
 
+async def test_what_was_removed_while_hyperwatch_was_down_is_told_from_what_can_still_be_read(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/8"), line(7, [event(1)]))
+    with trio.fail_after(20):
+        async with running(tmp_path, state_dir=tmp_path / "state"):
+            pass
+        hour_file(tmp_path, "20260505/8").unlink()
+        append(hour_file(tmp_path, "20260505/9"), line(20, [event(2)]) + line(21, [event(3)]))
+        async with running(tmp_path, state_dir=tmp_path / "state"):
+            pass
+    gaps = [gap for _, gap in state_module.gaps(tmp_path / "state").read()]
+    assert [(gap.reason, gap.from_block, gap.to_block, gap.readable) for gap in gaps] == [
+        ("not-running", 7, 20, False),
+        ("not-running", 20, 21, True),
+    ]
+
+
 async def test_a_cursor_whose_place_is_gone_is_a_gap_and_in_the_ledger(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(20, [event(1)]))
     gone = Cursor("node_order_statuses_streaming", (FilePlace("20260505/8", 50, 0, "abc"),), 7, "2026", 3)
@@ -252,3 +270,55 @@ async def test_a_node_that_writes_nothing_is_stalled_which_is_no_gap(tmp_path: P
             await until(lambda: any("writes again" in line for line in lines))
     logger.remove(sink)
     assert list(state_module.gaps(tmp_path / "state").read()) == []
+
+
+async def test_an_event_too_large_for_a_message_is_in_the_ledger(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, line(7, [event(1)]))
+    with trio.fail_after(20):
+        async with running(tmp_path, state_dir=tmp_path / "state") as port, connected(port) as client:
+            await client.subscribe(type="orders")
+            await client.hear("live")
+            append(path, line(8, [event(2, cloid="0x" + "0" * MESSAGE_BYTES)]) + line(9, [event(3)]))
+            assert (await client.hear("gap", "orders"))["data"]["reason"] == "event-too-large"
+            assert (await client.hear("gap", "orders"))["data"]["blockNumber"] == 9
+    ((_, record),) = state_module.gaps(tmp_path / "state").read()
+    assert (record.reason, record.readable, record.to_block) == ("event-too-large", True, 8)
+
+
+@pytest.mark.parametrize("fault", ["gone", "read-only"])
+async def test_a_state_directory_that_goes_or_is_read_only_while_in_use_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """What is found meanwhile is in the log; what is found when it can be written again, in the ledger."""
+    path, directory = hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), tmp_path / "state"
+    append(path, line(7, [event(1)]))
+    monkeypatch.setattr(records, "_COMPLAIN_S", 0.0)
+    sink, lines = said()
+
+    opened = Path.open
+
+    def read_only(file: Path, mode: str = "r") -> Any:  # noqa: ANN401  stands for Path.open
+        if directory in file.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(file, mode)
+
+    with trio.fail_after(20):
+        async with running(tmp_path, state_dir=directory) as port, connected(port) as client:
+            await client.subscribe(type="orders")
+            await client.hear("live")
+            with monkeypatch.context() as context:
+                if fault == "gone":
+                    directory.rename(tmp_path / "away")
+                else:
+                    context.setattr(Path, "open", read_only)
+                append(path, line(9, [event(2)]))
+                assert (await client.hear("gap"))["data"]["reason"] == "missing-blocks"
+                assert (await client.hear("orders"))["data"]["blockNumber"] == 9
+                await until(lambda: any("the state directory cannot be written" in line for line in lines))
+            if fault == "gone":
+                (tmp_path / "away").rename(directory)
+            append(path, line(11, [event(3)]))
+            assert (await client.hear("orders"))["data"]["blockNumber"] == 11
+    logger.remove(sink)
+    assert [gap.where for _, gap in state_module.gaps(directory).read()] == ["blocks 10 to 10"]

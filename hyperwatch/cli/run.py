@@ -10,7 +10,7 @@ import click
 import platformdirs
 import trio
 
-from hyperwatch import service
+from hyperwatch import memory, service
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, log_options, option
 from hyperwatch.config import (
     DEFAULT_DEADLINE_S,
@@ -103,4 +103,5 @@ def command(
         info_url=info_url,
     )
     raise_open_files()
+    memory.keep_flat()
     trio.run(service.run, config)

@@ -15,13 +15,13 @@ import msgspec
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.gaps import Gap
+from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
 from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.times import ms_of
 
-__all__ = ["MESSAGE_BYTES", "Message", "OrderUpdates", "Orders", "View", "gap", "standing"]
+__all__ = ["MESSAGE_BYTES", "Message", "OrderUpdates", "Orders", "View", "gap", "standing", "too_large"]
 
 MESSAGE_BYTES = 1024 * 1024 - 1024  # every client library's default limit is 1 MiB; the rest is for id and seq
 
@@ -118,6 +118,11 @@ def gap(gap: Gap) -> Message:
     return _gap(gap.stream, gap.reason, gap.after, (_edge(gap.before), _edge(gap.after)), readable=gap.readable)
 
 
+def too_large(entry: Entry) -> bool:
+    """Whether an entry is an event that alone exceeds a message: who wants it hears a gap in its place."""
+    return entry.run.size_bytes + _AROUND_BYTES > MESSAGE_BYTES and len(entry.run.events) == 1
+
+
 # The longest that stands around the events: cursor, numbers, channel, id and seq.
 _AROUND_BYTES = 2048
 
@@ -154,7 +159,7 @@ def _edge(cursor: Cursor) -> bytes:
 def _too_large(stream: str, entry: Entry) -> Message:
     """A run is at most RUN_BYTES long unless it is a single event: that event cannot be a message."""
     place = b'{"block":%s,"time":%s,"index":%d}' % (_number(entry.run.block), _number(entry.run.time_ms), entry.first)
-    return _gap(stream, "event-too-large", entry.after, (place, place), readable=True)
+    return _gap(stream, EVENT_TOO_LARGE, entry.after, (place, place), readable=True)
 
 
 def _gap(stream: str, reason: str, cursor: Cursor, ends: tuple[bytes, bytes], *, readable: bool) -> Message:

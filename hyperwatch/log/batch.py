@@ -97,6 +97,7 @@ class Entry:
 class Batch:
     """The events of one span, in the node's order."""
 
+    stream: str
     file: str
     before: Cursor
     after: Cursor
@@ -207,6 +208,7 @@ class _Assembly:
             self._append(_nothing(self._span, self._repeats), 0, self._span.after(self._span.end, 0))
         events = sum(len(entry.run.events) for entry in self._entries)
         return Batch(
+            stream=self._stream,
             file=self._span.file,
             before=self._before,
             after=attrs.evolve(self._cursor_at, places=self._span.after(self._span.end, 0)),

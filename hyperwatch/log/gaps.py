@@ -6,7 +6,16 @@ import attrs
 
 from hyperwatch.log.cursor import Cursor
 
-__all__ = ["FILE_REMOVED", "LATE_FILE", "MISSING_BLOCKS", "NOT_RUNNING", "PLACE_GONE", "UNREADABLE", "Gap"]
+__all__ = [
+    "EVENT_TOO_LARGE",
+    "FILE_REMOVED",
+    "LATE_FILE",
+    "MISSING_BLOCKS",
+    "NOT_RUNNING",
+    "PLACE_GONE",
+    "UNREADABLE",
+    "Gap",
+]
 
 # The reasons, as clients and the ledger have them.
 MISSING_BLOCKS = "missing-blocks"
@@ -17,6 +26,8 @@ LATE_FILE = "late-file"
 """An hour file appeared so long after a newer one that it was not waited for any more. It is still there."""
 UNREADABLE = "unreadable"
 """Lines that are no output of a node, torn, or longer than a line may be: they are in quarantine, by position at least."""
+EVENT_TOO_LARGE = "event-too-large"
+"""An event that alone exceeds a message. It is still in the files."""
 PLACE_GONE = "place-gone"
 """The place of a cursor does not exist any more."""
 NOT_RUNNING = "not-running"

@@ -172,7 +172,12 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     place, run, first = _find(log, names, below)
     start = attrs.evolve(_known_here(log, wish, run), places=(place,))
     gap = None
-    if first and (run is None or not (_same(run, wish) or (whole and run.block == (wish.block or 0) + 1))):
+    named = run is not None and run.fresh and start.block is not None  # as missing blocks, when they are passed
+    if (
+        first
+        and not named
+        and (run is None or not (_same(run, wish) or (whole and run.block == (wish.block or 0) + 1)))
+    ):
         to = attrs.evolve(start, block=run.block, time=run.time, count=0) if run else start
         gap = Gap(log.stream.name, PLACE_GONE, wish, to)
     key = start.key
