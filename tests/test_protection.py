@@ -400,6 +400,15 @@ async def test_a_service_that_stops_refuses_with_503(tmp_path: Path) -> None:
         await at.counted({Why.STOPPING: 1})
 
 
+async def test_a_token_that_comes_while_the_service_stops_is_too_late(tmp_path: Path) -> None:
+    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port) as client:
+        at.server.refuse()
+        await client.tell({"method": "auth", "token": TOKEN})
+        assert await client.ending() == (1001, "shutting down")
+        await at.counted({Why.STOPPING: 1})
+        assert not at.server.connections
+
+
 async def test_a_client_that_left_before_it_was_served_is_no_fault(tmp_path: Path, told: list[str]) -> None:
     async with serving(tmp_path) as at:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket()))
