@@ -17,17 +17,11 @@ from hyperwatch.log.head import Changes, Gate, Head
 from hyperwatch.log.past import Past
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head, begin
+from hyperwatch.log.throttle import Throttle
 from hyperwatch.node.streams import DIFFS, FILLS, Layout
 from hyperwatch.records import Records
 
 __all__ = ["Pipeline", "place_to_begin"]
-
-LOOK_S = 2.0  # between looks for a stream that is not there: a node that is given a flag restarts for minutes
-_RING_SHARE = (
-    4  # of --ring-bytes, for each stream beside the first: book diffs are a third of the order statuses' bytes
-)
-_RING_BYTES = 1024 * 1024  # at least
-_WORKERS = 1
 
 
 @attrs.frozen(eq=False)
@@ -55,6 +49,7 @@ class Pipeline:
         pause: Callable[[], None],
         gate: Gate | None = None,
         records: Records,
+        throttle: Throttle,
     ) -> Pipeline:
         """Builds one that begins at `start`. Nothing runs yet."""
         ring = Ring(start, ring_bytes)
@@ -73,7 +68,7 @@ class Pipeline:
             complete=pairing.complete if pairing else _as_it_is,
             found=records.found,
         )
-        return cls(log, ring, hub, Past(log, ring, records.note), head, pairing)
+        return cls(log, ring, hub, Past(log, ring, records.note, throttle), head, pairing)
 
     @property
     def source(self) -> Source:

@@ -20,6 +20,7 @@ import trio
 from loguru import logger
 
 from hyperwatch.config import Address, Config
+from hyperwatch.doors import Doors, warn_of_open_doors
 from hyperwatch.errors import UsageError
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree, find_trees
@@ -53,12 +54,14 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         signals: whether SIGINT and SIGTERM stop it. False where it is a part of something else, which cancels it.
 
     Raises:
-        UsageError: where it cannot listen.
+        UsageError: where it cannot listen, or a setting is wrong.
         DataError: where the data directory is missing or cannot be read.
     """
+    doors = Doors.of(config)
     tree, stopping = await _find_tree(config), trio.Event()
     since: dict[str, Cursor] = {}
     with _closing(await listen(config.listen)) as listeners:
+        warn_of_open_doors(config, [_address(listener) for listener in listeners])
         async with trio.open_nursery() as root:
             if signals:
                 await root.start(stop_on_signals, stopping.set)
@@ -67,7 +70,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
             while tree is not None:
                 with _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners]) as open_now:
                     tree, since = await _follow(
-                        tree, since, config, listeners=open_now, stopping=stopping, task_status=task_status
+                        tree, since, config, doors, listeners=open_now, stopping=stopping, task_status=task_status
                     )
                 task_status = trio.TASK_STATUS_IGNORED  # told once
             root.cancel_scope.cancel("the service has ended")
@@ -86,6 +89,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
     since: dict[str, Cursor],
     config: Config,
+    doors: Doors,
     *,
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
@@ -97,6 +101,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
         tree: the order statuses. The other streams are found beside them.
         since: where reading ended in another layout, by stream.
         config: the settings.
+        doors: who may come in.
         listeners: open; closed in the end.
         stopping: ends it.
         task_status: is told the port.
@@ -116,6 +121,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
             deadline_s=config.deadline_s,
             changes=watch,
             records=records,
+            doors=doors,
         )
         feed = await feed.with_others(config, records, since)
 
@@ -182,7 +188,7 @@ async def serve(
             )
             accepting.start_soon(feed.main.hub.tell_positions)
             port = listeners[0].socket.getsockname()[1]
-            logger.info("the feed is at ws://{}/ws", _name(listeners[0]))
+            logger.info("the feed is at ws://{}/ws", _address(listeners[0]))
             task_status.started(port)
             with draining:
                 if before is not None:
@@ -257,6 +263,6 @@ def _place(cursor: Cursor) -> str:
     return ", ".join(f"{place.file} at {place.offset}" for place in cursor.places) or "the beginning"
 
 
-def _name(listener: trio.SocketListener) -> str:
+def _address(listener: trio.SocketListener) -> Address:
     host, port, *_ = listener.socket.getsockname()
-    return str(Address(host, port))
+    return Address(host, port)

@@ -9,6 +9,7 @@ import trio
 from loguru import logger
 
 from hyperwatch.config import Config
+from hyperwatch.doors import Doors
 from hyperwatch.errors import DataError
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.streams import Source
@@ -17,6 +18,7 @@ from hyperwatch.log.files import Log, Tree, find_trees
 from hyperwatch.log.head import Changes, Gate
 from hyperwatch.log.past import polite_pause
 from hyperwatch.log.ring import Ring
+from hyperwatch.log.throttle import Throttle
 from hyperwatch.log.watch import Watch
 from hyperwatch.lookout import another_layout
 from hyperwatch.node.streams import ORDERS, STREAMS, Stream
@@ -39,6 +41,8 @@ class Feed:
     server: Server
     streams: dict[str, Source]
     """What clients can subscribe to."""
+    throttle: Throttle
+    """Of the readers of the past, of every stream together."""
     beside: Beside | None = None
 
     @classmethod
@@ -53,10 +57,13 @@ class Feed:
         changes: Changes | None,
         gate: Gate | None = None,
         records: Records | None = None,
+        doors: Doors | None = None,
     ) -> Feed:
         """Builds one that begins at `start`. Nothing runs yet."""
         streams: dict[str, Source] = {}
-        server = Server(streams)
+        doors = doors or Doors()
+        server = Server(streams, doors.guard, doors.routes)
+        throttle = doors.guard.limits.past()
         main = Pipeline.of(
             log,
             start,
@@ -67,14 +74,15 @@ class Feed:
             pause=_pause_for(server),
             gate=gate,
             records=records or Records(None),
+            throttle=throttle,
         )
         streams[log.stream.name] = main.source
-        return cls(main, server, streams)
+        return cls(main, server, streams, throttle)
 
     async def with_others(self, config: Config, records: Records, since: dict[str, Cursor]) -> Feed:
         """The same, and beside it the node's other streams, in another layout since these cursors."""
         pause, leave = _pause_for(self.server), self.main.head.finish
-        beside = Beside(config, records, self.streams, pause=pause, since=since, leave=leave)
+        beside = Beside(config, records, self.streams, self.throttle, pause=pause, since=since, leave=leave)
         await beside.look()
         return attrs.evolve(self, beside=beside)
 
@@ -110,6 +118,7 @@ class Beside:
         config: the settings.
         records: keeps what they lack.
         streams: where clients look for them; is added to.
+        throttle: of the readers of the past.
         pause: called by workers between pieces.
         since: where reading ended of each stream that was read before, in another layout.
         leave: called when the node writes one of them in another layout.
@@ -120,6 +129,7 @@ class Beside:
         config: Config,
         records: Records,
         streams: dict[str, Source],
+        throttle: Throttle,
         *,
         pause: Callable[[], None],
         since: dict[str, Cursor],
@@ -128,6 +138,7 @@ class Beside:
         self._config = config
         self._records = records
         self._streams = streams
+        self._throttle = throttle
         self._pause = pause
         self._since = since
         self._leave = leave
@@ -176,6 +187,7 @@ class Beside:
             changes=watch,
             pause=self._pause,
             records=self._records,
+            throttle=self._throttle,
         )
         self._pipelines.append(pipeline)
         self._fresh.append((tree, pipeline, watch))

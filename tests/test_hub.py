@@ -165,6 +165,25 @@ async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_
     assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 9]
 
 
+async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_nothing(tmp_path: Path) -> None:
+    log = Tree(tmp_path, ORDERS, Layout.STREAMING)
+    hub = Hub(Ring(Cursor(ORDERS.directory(Layout.STREAMING)), 10**9))
+    past, socket = Past(log, hub.ring), FakeSocket()
+    connection = Connection(socket, {ORDERS.name: Source(hub, past)})  # type: ignore[arg-type]  # as far as it is used
+    reader = await past.open(hub.ring.end)  # there is no file yet
+    subscription = Subscription(Orders(OrderFilter()), "1", connection, hub.ring.end, -1, reader=reader)
+    connection._subscriptions["1"] = subscription
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
+    hub.ring.append(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._serve_behind)
+        connection.wake()
+        await until(lambda: subscription.live)
+        nursery.cancel_scope.cancel()
+
+    assert [message["channel"] for message in socket.heard if message["channel"] != "cursor"] == ["orders", "live"]
+
+
 async def test_a_stalled_client_keeps_no_file_open(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     log, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
     hub = Hub(Ring(batch.before, 10**9))

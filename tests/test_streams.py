@@ -23,7 +23,8 @@ from hyperwatch.config import Address, Config
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, parse
+from hyperwatch.feed.protocol import ProtocolError, Subscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.subscription import Subscription
@@ -39,6 +40,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.state import State
+from hyperwatch.log.throttle import Throttle
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, Stream
 from hyperwatch.pipeline import Pipeline
 from hyperwatch.records import Records
@@ -562,9 +564,9 @@ async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(r
     config = Config(data_dir=root, listen=Address("127.0.0.1", 0), ring_bytes=8 * 2**20, workers=4)
     main = Pipeline.of(
         Tree(root, ORDERS, Layout.STREAMING), Cursor(ORDERS.directory(Layout.STREAMING)), ring_bytes=config.ring_bytes,
-        workers=4, deadline_s=1, changes=None, pause=lambda: None, records=Records(None),
+        workers=4, deadline_s=1, changes=None, pause=lambda: None, records=Records(None), throttle=Throttle(),
     )  # fmt: skip
-    feed = await Feed(main, Server({}), {}).with_others(config, Records(None), {})
+    feed = await Feed(main, Server({}), {}, Throttle()).with_others(config, Records(None), {})
     sizes = [(pipeline.ring._max_bytes, pipeline.head.limiter.total_tokens) for pipeline in feed.pipelines]
     assert sizes == [(8 * 2**20, 4), (2 * 2**20, 1), (2 * 2**20, 1)]
 

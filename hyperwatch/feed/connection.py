@@ -12,10 +12,14 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import CursorError, DataError
+from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
+from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import TELL_S
 from hyperwatch.feed.protocol import (
+    AUTHORIZED,
     PONG,
+    Auth,
     Ping,
     ProtocolError,
     Subscribe,
@@ -26,8 +30,10 @@ from hyperwatch.feed.protocol import (
     bad_cursor,
     binary,
     not_written,
-    parse,
+    too_many_subscriptions,
+    unauthorized,
 )
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Events, Message, View, gap, standing
@@ -39,6 +45,7 @@ from hyperwatch.log.reader import Reader
 
 __all__ = ["Connection"]
 
+_AHEAD = "nothing at or behind that place has been written yet: it begins at the newest complete line"
 _READERS = 4  # of one connection at once: each holds two files; the others wait as cursors
 _RETRY_S = 1.0
 _LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
@@ -51,9 +58,11 @@ class Connection:
     Args:
         socket: the way to the client; its owner closes it.
         streams: what it can subscribe to; a stream that the node begins to write is added.
+        guard: what the client may take.
     """
 
-    def __init__(self, socket: Socket, streams: Streams) -> None:
+    def __init__(self, socket: Socket, streams: Streams, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
         self._socket = socket
         self._streams = streams
         self._subscriptions: dict[str, Subscription] = {}
@@ -61,6 +70,7 @@ class Connection:
         self._behind = trio.Event()
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
+        self._share = self._guard.limits.client_past()
 
     @property
     def behind(self) -> bool:
@@ -79,9 +89,9 @@ class Connection:
                 self._source(subscription).hub.leave(subscription)
                 self._close_reader(subscription)
 
-    async def close(self, code: int, reason: str) -> None:
-        """The closing handshake; the caller bounds it."""
-        await self._socket.close(code, reason)
+    async def close(self, code: int, reason: str) -> bool:
+        """The closing handshake; the caller bounds it. False where the client's socket was stalled: it was reset."""
+        return await self._socket.close(code, reason)
 
     # What the hub and subscriptions see of a connection.
 
@@ -108,18 +118,30 @@ class Connection:
             except ProtocolError as error:
                 await self._socket.send(error.message())
 
-    async def _obey(self, request: Ping | Subscribe | Unsubscribe) -> None:
+    async def _obey(self, request: Auth | Ping | Subscribe | Unsubscribe) -> None:
         match request:
             case Ping():
                 await self._socket.send(PONG)
+            case Auth():
+                await self._authorize(request)
             case Subscribe():
                 await self._subscribe(request)
             case Unsubscribe():
                 await self._unsubscribe(request)
 
+    async def _authorize(self, request: Auth) -> None:
+        """It is in already: no token is needed, or it came before."""
+        if not self._guard.allows(request.token):
+            self._guard.refusals[Why.TOKEN] += 1
+            raise unauthorized(sent=True)
+        await self._socket.send(AUTHORIZED)
+
     async def _subscribe(self, request: Subscribe) -> None:
         if request.id in self._subscriptions or (request.id is None and self._equal(request.view)):
             raise already_subscribed(request.echo)
+        if len(self._subscriptions) >= self._guard.limits.subscriptions:
+            self._guard.refusals[Why.SUBSCRIPTIONS] += 1
+            raise too_many_subscriptions(request, self._guard.limits.subscriptions)
         name = request.id or self._free_id(request.view)
         source = self._streams.get(request.view.stream)
         if source is None:
@@ -131,6 +153,7 @@ class Connection:
         if isinstance(request.view, Events):
             noun = source.past.log.stream.noun
             warnings = (*request.warnings, *doubtful_coins(request.view.filter.coins, source.hub.coins(), noun))
+            warnings += (_AHEAD,) if start.ahead else ()
             cursor = start.cursor.encode()
             answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
         else:
@@ -233,8 +256,9 @@ class Connection:
             return
         until, serial = seam
         try:
-            batch = await past.next(reader, until)
-            if batch is None and not covers(reader.cursor, until, past.log.rank):
+            batch = await past.next(reader, until, self._share)
+            begun = any(place.offset or place.taken for place in until.places)
+            if batch is None and begun and not covers(reader.cursor, until, past.log.rank):
                 what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
                 raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it
         except CursorError as error:

@@ -95,7 +95,7 @@ class Events:
         elif not self.filter.may_match(run):
             return ()
         else:
-            chosen = self.filter.select(run.keys)
+            chosen = self.filter.select(run)
             events, places = [run.events[number] for number in chosen], _places(entry, chosen)
         if not events:
             return ()

@@ -9,7 +9,6 @@ import attrs
 
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.node.events import Run
-from hyperwatch.node.keys import Keys
 
 __all__ = ["EventFilter", "Wanted"]
 
@@ -28,8 +27,8 @@ class Wanted(Protocol):
     def may_match(self, run: Run) -> bool:
         """False where none of a run's events can match."""
 
-    def select(self, keys: Sequence[Keys]) -> list[int]:
-        """The positions of the events that match."""
+    def select(self, run: Run) -> list[int]:
+        """The positions of a run's events that match."""
 
 
 @attrs.frozen
@@ -55,10 +54,10 @@ class EventFilter:
             return False
         return self.coins is None or bool(self.dexes) or not self.coins.isdisjoint(run.coins)
 
-    def select(self, keys: Sequence[Keys]) -> list[int]:
+    def select(self, run: Run) -> list[int]:
         return [
             number
-            for number, event in enumerate(keys)
+            for number, event in enumerate(run.keys)
             if (
                 self.coins is None
                 or event.coin in self.coins

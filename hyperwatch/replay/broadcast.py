@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import attrs
@@ -9,6 +10,9 @@ import trio
 from loguru import logger
 
 from hyperwatch.config import DEFAULT_DEADLINE_S, DEFAULT_RING_BYTES, Address, default_workers
+from hyperwatch.doors import Doors
+from hyperwatch.feed.guard import Guard
+from hyperwatch.feed.limits import Limits
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.watch import Watch
 from hyperwatch.replay.bounds import Bounds
@@ -55,6 +59,7 @@ async def broadcast(  # noqa: ASYNC128  `serve` calls started()
         deadline_s=DEFAULT_DEADLINE_S,
         changes=watch,
         gate=gate,
+        doors=Doors(Guard(Limits(past_mb_s=math.inf, client_past_mb_s=math.inf))),  # there is no node to spare
     )
     stopping = trio.Event()
     async with trio.open_nursery() as root:
