@@ -33,6 +33,7 @@ from hyperwatch.feed.views import BookDiffs, Fills
 from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log import start as start_module
 from hyperwatch.log import state as state_module
+from hyperwatch.log import tail as tail_module
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import PlainFile, Tree
 from hyperwatch.log.past import Past
@@ -459,7 +460,8 @@ async def test_plain_book_diffs_come_as_they_were_read_and_nothing_but_a_cursor_
 def test_a_head_on_plain_book_diffs_begins_without_a_look_through_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start_module, "_WINDOW_BYTES", 200)
+    for module in (start_module, tail_module):
+        monkeypatch.setattr(module, "_WINDOW_BYTES", 200)
     path = file_of(tmp_path, DIFFS, Layout.PLAIN)
     append(path, b"".join(diff(number) + b"\n" for number in range(1_000)))
     read = []
