@@ -18,7 +18,7 @@ import trio_websocket
 from loguru import logger
 from test_hub import FakeSocket
 
-from hyperwatch import lookout, records, streams
+from hyperwatch import lookout, records, report, streams
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
@@ -530,6 +530,25 @@ async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_
         }
         assert [(gap.stream, gap.reason) for _, gap in state.gaps.read()] == [("node_fills", "unreadable")]
         assert [damage.file for _, damage in state.quarantine.read()] == [f"node_fills_streaming/hourly/{HOUR}"]
+
+
+async def test_the_log_counts_each_stream_with_its_trades_and_the_fills_that_are_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "REPORT_S", 0.05)
+    path, said = file_of(root, FILLS), []
+    append(path, b"")
+    sink = logger.add(lambda message: said.append(message.record["message"].split("; ")), level="INFO")
+    late = line(900, [fill(5)]).replace(b"17:39:13.024084407", b"17:39:15.024084407")
+    async with feed(root) as client:
+        await client.subscribe(type="fills")
+        append(path, line(7, [fill(1), fill(2), fill(2, "A")]) + late)
+        await client.collect(4, "fills")
+        await until(lambda: any("1 trades, 1 fills without another side" in parts for parts in said))
+    logger.remove(sink)
+    counted = [parts for parts in said if "1 trades, 1 fills without another side" in parts]
+    assert "2 lines, 4 fills, 0 failures, 1 batches" in counted[0][0]
+    assert any("0 lines, 0 orders" in parts[0] for parts in said)
 
 
 async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_goes_on_by_block(
