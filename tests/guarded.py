@@ -19,6 +19,7 @@ from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.http import Routes
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
+from hyperwatch.feed.streams import Source
 from hyperwatch.log.files import Tree
 from hyperwatch.log.past import Past
 from hyperwatch.log.ring import Ring
@@ -51,7 +52,7 @@ async def serving(root: Path, guard: Guard | None = None, routes: Routes | None 
     append(hour_file(root, "20260505/9"), line(7, [event(1)]))
     log = Tree(root, ORDERS, Layout.STREAMING)
     ring = Ring(at_head(log), 2**20)
-    server = Server(Hub(ring), Past(log, ring), guard, routes)
+    server = Server({ORDERS.name: Source(Hub(ring), Past(log, ring))}, guard, routes)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             handle = partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1")

@@ -14,7 +14,8 @@ import pytest
 from hyperwatch.cli.main import program
 from hyperwatch.feed import frames, guard, http, info, limits, line, server, wire
 from hyperwatch.feed.ends import Why
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
+from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.node.statuses import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,12 +17,12 @@ from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
 from hyperwatch.feed.guard import UNAUTHORIZED, Guard
 from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
-from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.limits import household
 from hyperwatch.feed.line import Line
-from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, parse, unauthorized
+from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, unauthorized
+from hyperwatch.feed.requests import parse
+from hyperwatch.feed.streams import Streams
 from hyperwatch.feed.wire import Socket, accept
-from hyperwatch.log.past import Past
 
 __all__ = ["HANDSHAKE_S", "Server"]
 
@@ -37,15 +37,13 @@ class Server:
     """Accepts clients and serves each in a task of its own.
 
     Args:
-        hub: pushes at the head.
-        past: opens the log at cursors.
+        streams: what clients can subscribe to; more may be added to it.
         guard: who may come in.
         routes: what plain HTTP is answered, by path.
     """
 
-    def __init__(self, hub: Hub, past: Past, guard: Guard | None = None, routes: Routes | None = None) -> None:
-        self._hub = hub
-        self._past = past
+    def __init__(self, streams: Streams, guard: Guard | None = None, routes: Routes | None = None) -> None:
+        self._streams = streams
         self.guard = guard or Guard()
         self._routes = routes or {}
         self._closing = False
@@ -114,7 +112,7 @@ class Server:
                     await self._authorize(socket)
                 if self._closing:  # since: goodbye was said to those who were there
                     await socket.refuse(_stopping(_GOING_AWAY))
-                await self._serve(Connection(socket, self._hub, self._past, guard), socket.peer)
+                await self._serve(Connection(socket, self._streams, guard), socket.peer)
 
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
