@@ -40,7 +40,7 @@ from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Events, View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
-from hyperwatch.log.cursor import covers
+from hyperwatch.log.cursor import abreast, covers
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.reader import Reader
 
@@ -269,8 +269,9 @@ class Connection:
             await self._wait_for_files(subscription, error)
             return
         if batch is None:
-            self._close_reader(subscription)
-            subscription.cursor, subscription.serial = until, serial
+            if abreast(reader.cursor, until):  # else it reads on, until it has read what the head has left out
+                self._close_reader(subscription)
+                subscription.cursor, subscription.serial = until, serial
             return
         for entry in batch.entries:
             await self._send_entry(subscription, subscription.complete(entry))
