@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import trio
 
 from support import append, connected, event, hour_file, line
 
-HEALTHY, STALLED, SLOW = 40, 5, 5
+HEALTHY, STALLED, SLOW, READERS = 40, 5, 5, 8
 BLOCK_S = 0.067
 EVENTS = 60  # of a block
 PAST = 300  # blocks before the first: 10 MB, which no socket takes at once
@@ -101,6 +101,37 @@ print(json.dumps(missing))
 """
 
 
+PAST_AGAIN = """
+import json, selectors, socket, sys, time
+port, readers, seconds, end = map(float, sys.argv[1:])
+head = b"GET /ws HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
+head += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n"
+def frame(text):
+    return bytes((0x81, 0x80 | 126)) + len(text).to_bytes(2, "big") + bytes(4) + text
+began, counts, buffer = time.monotonic(), {}, bytearray(2**20)
+with selectors.DefaultSelector() as selector:
+    for _ in range(int(readers)):
+        client = socket.create_connection(("127.0.0.1", int(port)))
+        wish = '{"method":"subscribe","subscription":{"type":"orders","from":"earliest","id":"%d"}}'
+        client.sendall(head)
+        client.recv(4096)
+        client.sendall(b"".join(frame((wish % number).ljust(130).encode()) for number in range(30)))
+        selector.register(client, selectors.EVENT_READ)
+        counts[client] = 0
+    while time.monotonic() - began < seconds:
+        for key, _ in selector.select(0.1):
+            counts[key.fileobj] += key.fileobj.recv_into(buffer)  # what is read is not looked at: that costs a core
+print(json.dumps(list(counts.values())))
+"""
+
+
+async def read_again(port: int, seconds: float) -> list[int]:
+    """Eight readers of the past, each of it thirty times; how many bytes each has had."""
+    command = [sys.executable, "-c", PAST_AGAIN, *map(str, (port, READERS, seconds, PAST * EVENTS))]
+    done = await trio.run_process(command, capture_stdout=True)
+    return list(json.loads(done.stdout))
+
+
 async def dawdle(port: int, end: int, awake_s: float) -> list[int]:
     """Clients that ask for everything and read little or nothing of it for so long, then all; what each misses."""
     command = [sys.executable, "-c", DAWDLE, *map(str, (port, STALLED, SLOW, awake_s, end))]
@@ -125,32 +156,51 @@ async def service(root: Path) -> AsyncIterator[tuple[int, int]]:
             process.wait()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_stalled_and_slow_clients_delay_no_other_and_end_with_every_event(tmp_path: Path) -> None:
-    node = Node(hour_file(tmp_path, "20260505/9"))
+async def compare(
+    root: Path, others: Callable[[int], Awaitable[list[int]]]
+) -> tuple[list[float], list[float], list[int]]:
+    """(the live clients' p99 of each round without others and beside them, in ms; what the others told)."""
+    node = Node(hour_file(root, "20260505/9"))
     for block in range(PAST):
         append(node.path, lines_of_block(block))
-    without, beside, missing = [], [], list[int]()
-    async with service(tmp_path) as (port, pid), trio.open_nursery() as nursery:
+    without, beside, told = [], [], list[int]()
+    async with service(root) as (port, pid), trio.open_nursery() as nursery:
         crowd = Crowd(node)
         for _ in range(HEALTHY):
             await nursery.start(crowd.listen, port)
         nursery.start_soon(node.write)
         await crowd.p99_ms()  # warms up
 
-        async def others() -> None:
-            missing.extend(await dawdle(port, PAST * EVENTS, 2 * ROUND_S))
+        async def run_others() -> None:
+            told.extend(await others(port))
 
         for _ in range(ROUNDS):
             without.append(await crowd.p99_ms())
             async with trio.open_nursery() as beside_them:
-                beside_them.start_soon(others)
+                beside_them.start_soon(run_others)
                 await trio.sleep(1)  # until they are there: a new process costs the machine more than its clients do
                 beside.append(await crowd.p99_ms())
         peak_bytes = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
         nursery.cancel_scope.cancel("the end")
-    print({"p99_ms without": without, "beside": beside, "peak_mb": peak_bytes / 1e6})  # noqa: T201  both are what is shown
-    assert missing == [0] * ROUNDS * (STALLED + SLOW)
+    print({"p99_ms without": without, "beside": beside, "peak_mb": peak_bytes / 1e6, "told": told})  # noqa: T201  it is what is shown
     assert peak_bytes < MEMORY_BYTES
+    return without, beside, told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_stalled_and_slow_clients_delay_no_other_and_end_with_every_event(tmp_path: Path) -> None:
+    others = partial(dawdle, end=PAST * EVENTS, awake_s=2 * ROUND_S)
+    without, beside, missing = await compare(tmp_path, others)
+
+    assert missing == [0] * ROUNDS * (STALLED + SLOW)
+    assert statistics.median(beside) - statistics.median(without) <= MORE_MS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_eight_readers_of_the_past_delay_nobody_at_the_head(tmp_path: Path) -> None:
+    without, beside, counts = await compare(tmp_path, partial(read_again, seconds=2 * ROUND_S))
+
+    assert min(counts) > 10**7
     assert statistics.median(beside) - statistics.median(without) <= MORE_MS
