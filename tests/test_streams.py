@@ -20,7 +20,6 @@ from test_hub import FakeSocket
 
 from hyperwatch import lookout, records, report, streams
 from hyperwatch.config import Address, Config
-from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.protocol import ProtocolError, Subscribe
@@ -424,18 +423,6 @@ def test_a_cursor_of_one_layout_goes_on_in_another(tmp_path: Path, stream: Strea
         rest, reader = read_on(Tree(tmp_path, stream, other), entry.after)
         assert rest == raws[taken:]
         assert reader.gap is None
-
-
-@pytest.mark.parametrize(
-    ("time", "layout"),
-    [("nonsense", Layout.PLAIN), ("²", Layout.PLAIN), ("nonsense", Layout.STREAMING), ("9" * 40, Layout.STREAMING)],
-)
-def test_a_cursor_of_another_layout_with_a_damaged_time_is_an_error(tmp_path: Path, time: str, layout: Layout) -> None:
-    append(file_of(tmp_path, FILLS, layout), timed(FILLS, layout))
-    other = Layout.BY_BLOCK if layout is Layout.PLAIN else Layout.PLAIN
-    wish = Cursor(FILLS.directory(other), (FilePlace(HOUR, 5),), None, time, 1)
-    with pytest.raises(CursorError, match="the cursor is damaged"):
-        begin(Tree(tmp_path, FILLS, layout), wish)
 
 
 # Plain book diffs: neither block nor time.
