@@ -19,7 +19,7 @@ import msgspec
 from hyperwatch.errors import CursorError
 from hyperwatch.node.times import ms_of
 
-__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "covers"]
+__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "abreast", "covers"]
 
 Block = int | str
 """A block as far as a layout tells: its number, in the plain layout the time that its events carry."""
@@ -128,3 +128,12 @@ def covers(later: Cursor, earlier: Cursor, rank: Callable[[str], int]) -> bool:
         elif rank(place.file) > oldest and (place.offset or place.taken or not known.keys() & named):
             return False  # the start of a newer file lies behind all of the older ones
     return True
+
+
+def abreast(one: Cursor, other: Cursor) -> bool:
+    """Whether the same has been read before two cursors of one place, as far as their highest block tells.
+
+    Behind a node's restart it may not be: who began between what was written first and what was written again takes as
+    new what others leave out.
+    """
+    return one.key == other.key and (one.key is None or one.count == other.count)
