@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from hyperwatch.errors import CursorError
+from hyperwatch.node.times import ms_of
 
 __all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "abreast", "covers"]
 
@@ -80,7 +81,8 @@ class Cursor:
         try:
             raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
             wire = _WIRE.decode(raw)
-        except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError) as error:
+            ms_of(wire.time)  # every reader of a cursor may take it for a time
+        except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, ValueError) as error:
             what = "the cursor is damaged"
             raise CursorError(what, _REMEDY) from error
         if wire.version != _VERSION:
@@ -90,6 +92,7 @@ class Cursor:
         return cls(wire.directory, places, wire.block, wire.time, wire.count)
 
 
+_TIME = r"^([0-9]{1,14}|[ -~]*[^0-9][ -~]*)?\Z"  # milliseconds before the year 5138, or text; `ms_of` judges the rest
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 
@@ -98,7 +101,7 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     directory: str
     places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=OPEN_FILES)]
     block: int | None
-    time: str
+    time: Annotated[str, msgspec.Meta(max_length=40, pattern=_TIME)]
     count: _Natural
 
 
