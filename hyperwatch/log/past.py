@@ -22,7 +22,9 @@ from hyperwatch.node.lines import BATCH_BYTES
 
 __all__ = ["Past", "Start", "polite_pause"]
 
-_READERS = 1  # at once: it holds the interpreter while it decodes, and with two the live p99 grew by three times as much
+_READERS = (
+    1  # at once: it holds the interpreter while it decodes, and with two the live p99 grew by three times as much
+)
 _SEEKERS = 2  # look for where a subscription begins: they wait for the disk, not for those who read
 _REST_S = 5e-5
 
