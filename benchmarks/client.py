@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Clients", "Connection"]
@@ -35,16 +36,16 @@ class FeedError(Exception):
 
 
 class Connection:
-    """One connection: bytes in; messages counted, their `seq` checked, the newest receipt of each block kept.
+    """One connection: bytes in; messages counted, their `seq` checked, the newest receipt of each block kept. Pure.
 
     Args:
-        sock: connected.
+        say: sends bytes.
         subscriptions: how many it will have.
         raw: whether what comes is not WebSocket but any bytes; then just they are counted.
     """
 
-    def __init__(self, sock: socket.socket, subscriptions: int = 1, *, raw: bool = False) -> None:
-        self.sock = sock
+    def __init__(self, say: Callable[[bytes], object], subscriptions: int = 1, *, raw: bool = False) -> None:
+        self._say = say
         self.raw = raw
         self._subscriptions = subscriptions
         self._stash = b""
@@ -97,7 +98,7 @@ class Connection:
         if kind == _TEXT:
             self._read(head)
         elif kind == _PING:
-            self.sock.send(_PONG)
+            self._say(_PONG)
         elif kind == _CLOSE:
             msg = f"the server closed: {head!r}"
             raise FeedError(msg)
@@ -153,17 +154,19 @@ class Clients:
         self._turn: dict[str, Any] | None = None
         self._waiting: set[int] = set()
         self._until_s, self._began_ns = 0.0, 0
+        self._sockets: dict[int, socket.socket] = {}
         self._connections: dict[int, Connection] = {}
         raw = wanted.get("raw", False)
         for number, subscriptions in enumerate(wanted["connections"]):
             sock = _connect(wanted["port"], number, raw=raw)
-            self._connections[sock.fileno()] = Connection(sock, len(subscriptions), raw=raw)
+            self._connections[sock.fileno()] = Connection(sock.send, len(subscriptions), raw=raw)
+            self._sockets[sock.fileno()] = sock
             self._poll.register(sock.fileno(), select.EPOLLIN)
         if "turn" in wanted:
             self._begin(wanted["turn"])
-        for connection, subscriptions in zip(self._connections.values(), wanted["connections"], strict=True):
+        for sock, subscriptions in zip(self._sockets.values(), wanted["connections"], strict=True):
             for subscription in subscriptions:
-                self._say(connection.sock, {"method": "subscribe", "subscription": subscription})
+                self._say(sock, {"method": "subscribe", "subscription": subscription})
         self._subscriptions = sum(map(len, wanted["connections"]))
 
     def run(self) -> None:
@@ -196,7 +199,7 @@ class Clients:
 
     def _receive(self, descriptor: int) -> None:
         connection = self._connections[descriptor]
-        size = connection.sock.recv_into(self._buffer)
+        size = self._sockets[descriptor].recv_into(self._buffer)
         if not size:
             msg = "the server ended the connection"
             raise FeedError(msg)
