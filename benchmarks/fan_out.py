@@ -68,7 +68,7 @@ def _loop(bare: Process, listeners: Clients, messages: int, size: int) -> dict[s
 @contextmanager
 def _turn(server: Process, clients: Clients, messages: int) -> Iterator[dict[str, float]]:
     """From the start of what is done within to the last message at the last client; the numbers are there behind it."""
-    server.forget_peak()
+    server.begin_turn()
     clients.expect(until_messages=messages, within_s=_TURN_S)
     cpu_s, began_ns = server.cpu_s, time.monotonic_ns()
     numbers: dict[str, float] = {}

@@ -41,7 +41,7 @@ class Lane:
         sheet = self.node.prepare(blocks, per_line=per_line)
         within_s = len(blocks) * BLOCK_GAP_NS / 1e9 + _GRACE_S
         until = {"until_bytes": sheet.ends[sheet.last]} if self.raw else {"until_block": sheet.last}
-        self.server.forget_peak()
+        self.server.begin_turn()
         self.clients.expect(**until, within_s=within_s, receipts=True)
         cpu_s, wall_s = self.server.cpu_s, time.monotonic()
         at_ns = self.node.pace(sheet)

@@ -33,9 +33,11 @@ class Process:
     Args:
         child: its standard input and output are pipes.
         log: where its standard error goes.
+        profiled: whether it is `benchmarks.profiled`.
     """
 
-    def __init__(self, child: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], log: Path, *, profiled: bool) -> None:
+        self._profiled = profiled
         self._child = child
         self._log = log
         self._heard = b""
@@ -48,13 +50,15 @@ class Process:
 
     @property
     def peak_mib(self) -> float:
-        """The most that was resident since it began or `forget_peak` was called."""
+        """The most that was resident since it began or `begin_turn` was called."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
-    def forget_peak(self) -> None:
-        """The peak is what is resident now."""
+    def begin_turn(self) -> None:
+        """From now on it is measured: the peak is what is resident now, and a profile begins anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        if self._profiled:
+            os.kill(self.pid, signal.SIGUSR1)
 
     @contextmanager
     def paused(self) -> Iterator[Self]:
@@ -129,7 +133,7 @@ def started(module: str, *arguments: str | Path | int, log: Path) -> Iterator[Pr
         )
     with child:
         try:
-            yield Process(child, log)
+            yield Process(child, log, profiled=module == "benchmarks.profiled")
         finally:
             child.terminate()
             try:

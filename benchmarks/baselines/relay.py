@@ -6,6 +6,7 @@ What is appended to a file goes to one client, as it is. No server that reads fi
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # ships no types
@@ -18,6 +19,7 @@ __all__ = ["relay"]
 def relay(path: str) -> None:
     """Until the process is ended."""
     client, _ = listen().accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     source = os.open(path, os.O_RDONLY)
     with INotify() as inotify:
         inotify.add_watch(path, flags.MODIFY)
