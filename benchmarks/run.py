@@ -80,15 +80,9 @@ class Run:
     @contextmanager
     def server(self, case: str, data: Path) -> Iterator[Process]:
         """`hyperwatch run`."""
-        arguments: list[str | Path] = [
-            "run",
-            "--data-dir",
-            data,
-            "--state-dir",
-            data / "state",
-            "--listen",
-            "127.0.0.1:0",
-        ]
+        arguments: list[str | Path] = ["run", "--data-dir", data, "--state-dir", data / "state"]
+        # The past at full speed: what it can do is measured, not what it is allowed.
+        arguments += ["--listen", "127.0.0.1:0", "--past-rate", "0", "--client-past-rate", "0"]
         log = data / "server.log"
         if self.profiles is None:
             with started("hyperwatch", *arguments, log=log) as server:

@@ -14,12 +14,14 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from types import FrameType
 from typing import Any, cast
 
 import attrs
 import pytest
 
+from hyperwatch.feed.details import Details
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.views import Orders
 from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
@@ -53,11 +55,12 @@ STORED = {
     "decode plain": Cost(calls=8.09, instructions=156.12, blocks=9.11),
     "decode by-block": Cost(calls=1.08, instructions=10.41, blocks=9.05),
     "decode streaming": Cost(calls=5.13, instructions=145.77, blocks=9.13),
-    "assemble": Cost(calls=0.17, instructions=2.97, blocks=0.03),
-    "messages of everything": Cost(calls=0.1, instructions=1.25, blocks=0.02),
-    "messages of one coin": Cost(calls=1.35, instructions=40.33, blocks=0.02),
+    "assemble": Cost(calls=0.21, instructions=3.82, blocks=0.03),
+    "messages of everything": Cost(calls=0.1, instructions=1.3, blocks=0.02),
+    "messages of one coin": Cost(calls=1.35, instructions=40.38, blocks=0.02),
     "messages of one user": Cost(calls=0.03, instructions=0.36, blocks=0.0),
-    "messages without rejections": Cost(calls=6.14, instructions=111.11, blocks=0.02),
+    "messages without rejections": Cost(calls=6.14, instructions=111.16, blocks=0.02),
+    "messages of large orders": Cost(calls=10.18, instructions=191.41, blocks=0.02),
 }
 
 
@@ -77,8 +80,8 @@ def assembled(layout: Layout = Layout.STREAMING) -> Callable[[], Batch]:
     return lambda: assemble(ORDERS.name, start.directory, whole, [chunk], Repeats(start))
 
 
-def messages(**words: list[str]) -> Callable[[], object]:
-    view = Orders(OrderFilter.of(**words))
+def messages(wanted: OrderFilter) -> Callable[[], object]:
+    view = Orders(wanted)
 
     def work() -> object:
         return [view.messages(entry) for entry in assembled_now.entries]
@@ -92,10 +95,11 @@ PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "decode by-block": lambda: decoded(Layout.BY_BLOCK),
     "decode streaming": lambda: decoded(Layout.STREAMING),
     "assemble": assembled,
-    "messages of everything": messages,
-    "messages of one coin": lambda: messages(coins=["BTC"]),
-    "messages of one user": lambda: messages(users=["0x" + "ab" * 20]),
-    "messages without rejections": lambda: messages(not_statuses=["rejected"]),
+    "messages of everything": lambda: messages(OrderFilter()),
+    "messages of one coin": lambda: messages(OrderFilter.of(coins=["BTC"])),
+    "messages of one user": lambda: messages(OrderFilter.of(users=["0x" + "ab" * 20])),
+    "messages without rejections": lambda: messages(OrderFilter.of(not_statuses=["rejected"])),
+    "messages of large orders": lambda: messages(OrderFilter.of(details=Details(min_notional=Decimal(100_000)))),
 }
 
 
