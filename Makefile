@@ -2,15 +2,17 @@
 # make test          installs the tests' tools and runs the tests
 # make test-slow     the long ones too
 # make lint          ruff, flake8-async, mypy, import-linter
+# make bench         how fast it is, beside baselines (make bench BENCH="--quick --only live")
 # make docs          makes docs/commands.md from the program
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
 SECONDS ?=
+BENCH ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint docs constraints clean
+.PHONY: demo test test-slow bench lint docs constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -21,11 +23,14 @@ test: .venv/dev-stamp
 test-slow: .venv/dev-stamp
 	$(BIN)/python -m pytest
 
+bench: .venv/dev-stamp
+	$(BIN)/python -m benchmarks $(BENCH)
+
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/flake8-async --startable-in-context-manager=run,serve,_follow,stop_on_signals,broadcast \
-		$$(find hyperwatch tests -name "*.py")
+		$$(find hyperwatch tests benchmarks -name "*.py")
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
