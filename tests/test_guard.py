@@ -52,15 +52,15 @@ class Cost:
 
 
 STORED = {
-    "decode plain": Cost(calls=8.09, instructions=156.12, blocks=9.11),
-    "decode by-block": Cost(calls=1.08, instructions=10.41, blocks=9.05),
-    "decode streaming": Cost(calls=5.13, instructions=145.77, blocks=9.13),
+    "decode plain": Cost(calls=3.16, instructions=35.59, blocks=9.08),
+    "decode by-block": Cost(calls=1.09, instructions=10.47, blocks=9.05),
+    "decode streaming": Cost(calls=1.76, instructions=39.61, blocks=9.09),
     "assemble": Cost(calls=0.21, instructions=3.82, blocks=0.03),
-    "messages of everything": Cost(calls=0.1, instructions=1.3, blocks=0.02),
-    "messages of one coin": Cost(calls=1.35, instructions=40.38, blocks=0.02),
-    "messages of one user": Cost(calls=0.03, instructions=0.36, blocks=0.0),
-    "messages without rejections": Cost(calls=6.14, instructions=111.16, blocks=0.02),
-    "messages of large orders": Cost(calls=10.18, instructions=191.41, blocks=0.02),
+    "messages of everything": Cost(calls=0.1, instructions=1.35, blocks=0.02),
+    "messages of one coin": Cost(calls=1.35, instructions=40.43, blocks=0.02),
+    "messages of one user": Cost(calls=0.03, instructions=0.38, blocks=0.0),
+    "messages without rejections": Cost(calls=6.14, instructions=111.21, blocks=0.02),
+    "messages of large orders": Cost(calls=10.18, instructions=191.46, blocks=0.02),
 }
 
 

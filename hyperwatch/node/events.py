@@ -228,7 +228,8 @@ class Decoder:
 
     def _group(self, envelopes: list[_Envelope], length: int) -> _Group:
         first = envelopes[0]
-        events: list[Raw] = [event for envelope in envelopes for event in envelope.events]
+        alone = len(envelopes) == 1
+        events: list[Raw] = [*first.events] if alone else [event for each in envelopes for event in each.events]
         decode = self._keys
         return _Group(
             first.block_number,
