@@ -3,6 +3,7 @@
 # make test-slow     the long ones too
 # make lint          ruff, flake8-async, mypy, import-linter
 # make docs          makes docs/commands.md from the program
+# make site          builds the documentation as a site, warnings are errors; it is then in site/
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ SECONDS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint docs constraints clean
+.PHONY: demo test test-slow lint docs site constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -42,15 +43,23 @@ lint: .venv/dev-stamp
 	$(PIP) --require-hashes -r constraints-dev.txt
 	touch $@
 
+.venv/docs-stamp: constraints-docs.txt .venv/run-stamp
+	$(PIP) --require-hashes -r constraints-docs.txt
+	touch $@
+
 COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
 
+site: .venv/docs-stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt
 	$(COMPILE) --group dev --output-file constraints-dev.txt
+	$(COMPILE) --group docs --constraints constraints-dev.txt --output-file constraints-docs.txt
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,16 +7,31 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+import platformdirs
 
+from hyperwatch.errors import UsageError
 from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DATA_DIR", "LAYOUT", "log_options", "option"]
+__all__ = ["DATA_DIR", "LAYOUT", "default_state_dir", "log_options", "option"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
 DATA_DIR = Path("~/hl/data")
 LAYOUT = click.Choice([layout.label for layout in Layout])
+
+
+def default_state_dir() -> Path:
+    """The user's.
+
+    Raises:
+        UsageError: where the user has no home, as a container's may not.
+    """
+    try:
+        return platformdirs.user_state_path("hyperwatch")
+    except RuntimeError as error:
+        what = f"--state-dir is not given, and there is no home directory to keep state in ({error})"
+        raise UsageError(what, "name a directory with --state-dir") from error
 
 
 def option(*names: str, **settings: object) -> Callable[[F], F]:
