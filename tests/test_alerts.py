@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -100,7 +100,8 @@ def test_what_is_provisioned_fits_together() -> None:
     [source] = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yaml").read_text())["datasources"]
     [provider] = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "hyperwatch.yaml").read_text())["providers"]
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    mounts = {each["target"]: ROOT / each["source"] for each in services["grafana"]["volumes"] if each["type"] == "bind"}
+    binds = [each for each in services["grafana"]["volumes"] if each["type"] == "bind"]
+    mounts = {each["target"]: ROOT / each["source"] for each in binds}
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
 
     used = {part["datasource"]["uid"] for part in dashboard()["panels"] if "datasource" in part}

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import pytest
 import websockets.sync.client
-import yaml
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from hyperwatch.cli.main import program
 from hyperwatch.node.streams import Layout
@@ -222,7 +222,7 @@ def test_systemd_takes_the_unit_and_finds_little_that_it_is_exposed_to(tmp_path:
     here.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text(), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True, check=False)  # noqa: S607
     assert [text for text in done.stderr.splitlines() if UNIT.name in text] == []
-    weigh = ["systemd-analyze", "security", "--offline=true", "--threshold=20", here]
+    weigh = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(here)]
     assert subprocess.run(weigh, capture_output=True, check=False).returncode == 0
 
 
@@ -304,7 +304,7 @@ def test_inside_the_service_delivers_another_users_read_only_files_and_ends_at_s
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             try:
-                port = int(next(text for text in process.stderr if "ws://" in text).rpartition(":")[2].partition("/")[0])
+                [port] = re.findall(r":(\d+)/ws", next(text for text in process.stderr if "ws://" in text))
                 status = Path(f"/proc/{child_of(process)}/status").read_text()
                 with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/ws") as client:
                     client.send('{"method":"subscribe","subscription":{"type":"orders","from":"earliest"}}')
