@@ -53,8 +53,9 @@ COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.1
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
 
+# Not --quiet: what it hides, --strict does not count.
 site: .venv/docs-stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt
