@@ -17,6 +17,7 @@ from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import begin
 from hyperwatch.log.state import State
+from hyperwatch.node.streams import Stream
 
 __all__ = ["Records"]
 
@@ -60,19 +61,19 @@ class Records:
         if self._state is not None:
             self._try(self._state.note, [gap])
 
-    async def save_places(self, ring: Ring) -> None:
-        """Remembers where the head is, once in _SAVE_S where it has moved. Does not end."""
+    async def save_places(self, stream: Stream, ring: Ring) -> None:
+        """Remembers where a stream's head is, once in _SAVE_S where it has moved. Does not end."""
         saved: Cursor | None = None
         while True:
             await trio.sleep(_SAVE_S)
             if self._state is not None and ring.end is not saved:
                 saved = ring.end
-                await trio.to_thread.run_sync(self._try, self._state.save_head, saved)
+                await trio.to_thread.run_sync(self._try, self._state.save_head, stream.name, saved)
 
-    def save_last(self, cursor: Cursor) -> None:
-        """Remembers where the head was in the end. Blocking."""
+    def save_last(self, stream: Stream, cursor: Cursor) -> None:
+        """Remembers where a stream's head was in the end. Blocking."""
         if self._state is not None:
-            self._try(self._state.save_head, cursor)
+            self._try(self._state.save_head, stream.name, cursor)
 
     def since_last_time(self, log: Log, start: Cursor) -> Cursor:
         """Notes the time that hyperwatch was not running, and what of it is gone. Blocking.
@@ -84,7 +85,7 @@ class Records:
         Returns:
             The same place, with the highest block that was ever read: a node may be in the middle of a repeat.
         """
-        last = self._state.head if self._state is not None else None
+        last = self._state.heads.get(log.stream.name) if self._state is not None else None
         if last is None or (last.directory == start.directory and last.places == start.places):
             return start
         gone, left = begin(log, last).gap, last
@@ -100,7 +101,8 @@ class Records:
         self._say(gaps)
         if self._state is not None:
             self._try(self._state.note, gaps)
-            self._try(self._state.keep, batch.file, batch.damage)
+            # Hours of several streams have the same names, so the whole path under the data directory.
+            self._try(self._state.keep, f"{batch.before.directory}/hourly/{batch.file}", batch.damage)
 
     def _say(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:

@@ -17,6 +17,9 @@ import trio_websocket
 
 from hyperwatch import service
 from hyperwatch.config import Address, Config
+from hyperwatch.feed.http import Exchange
+from hyperwatch.feed.line import Line
+from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.batch import Batch
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 
@@ -44,6 +47,24 @@ def event(number: int = 0, *, status: str = "open", coin: str = "BTC", user: str
     }  # fmt: skip
     whole = {"time": TIME, "user": user, "hash": None, "builder": None, "status": status, "order": body}
     return json.dumps(whole, separators=(",", ":")).encode()
+
+
+def fill(
+    tid: int, side: str = "B", *, user: str = USER, coin: str = "BTC", crossed: bool = False, **more: object
+) -> bytes:
+    """One fill as a node writes it."""
+    body = {
+        "coin": coin, "px": "81308.0", "sz": "0.00033", "side": side, "time": TIME_MS, "startPosition": "0.20486",
+        "dir": "Open Long", "closedPnl": "0.0", "hash": "0x" + "1f" * 32, "oid": tid + 1000, "crossed": crossed,
+        "fee": "0.010866", "tid": tid, "feeToken": "USDC", "twapId": None, **more,
+    }  # fmt: skip
+    return json.dumps([user, body], separators=(",", ":")).encode()
+
+
+def diff(oid: int, *, user: str = USER, coin: str = "BTC", change: object = "remove") -> bytes:
+    """One raw book diff as a node writes it."""
+    body = {"user": user, "oid": oid, "coin": coin, "side": "B", "px": "81308.0", "raw_book_diff": change}
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def line(block: int, events: Iterable[bytes]) -> bytes:
@@ -105,11 +126,11 @@ class Client:
         await self.say({"method": "subscribe", "subscription": subscription})
         return await self.hear("subscriptionResponse", "error")
 
-    async def collect(self, count: int) -> list[tuple[int | None, int, str]]:
-        """(block, index, event as text) of the next `count` events of `orders`."""
+    async def collect(self, count: int, channel: str = "orders") -> list[tuple[int | None, int, str]]:
+        """(block, index, event as text) of the next `count` events of `orders`, or of another channel."""
         got: list[tuple[int | None, int, str]] = []
         while len(got) < count:
-            got += places_of((await self.hear("orders"))["data"])
+            got += places_of((await self.hear(channel))["data"])
         return got
 
 
@@ -138,6 +159,18 @@ async def connected(port: int, *, path: str = "/ws") -> AsyncIterator[Client]:
             nursery.cancel_scope.cancel("the client is done")
     finally:
         await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def accepted(stream: trio.SocketStream) -> AsyncIterator[Socket]:
+    """The server's side of a WebSocket, whoever wants one."""
+    line = Line(stream)
+    try:
+        request = await Exchange(line).head()
+        async with accept(line, request.websocket_key()) as socket:
+            yield socket
+    finally:
+        line.close()
 
 
 @asynccontextmanager

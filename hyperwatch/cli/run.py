@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,18 @@ from hyperwatch.config import (
     Address,
     Config,
     default_workers,
+    origin,
 )
+from hyperwatch.feed.limits import (
+    DEFAULT_CLIENT_PAST_MB_S,
+    DEFAULT_CONNECTIONS,
+    DEFAULT_CONNECTIONS_PER_ADDRESS,
+    DEFAULT_PAST_MB_S,
+    DEFAULT_SUBSCRIPTIONS,
+    Limits,
+    raise_open_files,
+)
+from hyperwatch.feed.tokens import VARIABLE, Tokens
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import Layout
 
@@ -45,6 +58,20 @@ _STATE_DIR = click.Path(path_type=Path, file_okay=False, readable=False)
         help="How long the node may write nothing before it is said to be stalled.")  # fmt: skip
 @option("--grace", metavar="SECONDS", type=click.FloatRange(0), default=DEFAULT_GRACE_S,
         help="How long after its last change an old hour file is watched for late lines.")  # fmt: skip
+@option("--max-connections", type=click.IntRange(1), default=DEFAULT_CONNECTIONS, help="WebSocket clients at once.")
+@option("--max-connections-per-address", type=click.IntRange(1), default=DEFAULT_CONNECTIONS_PER_ADDRESS,
+        help="The same for one address. Behind a proxy all clients have the proxy's.")  # fmt: skip
+@option("--max-subscriptions", type=click.IntRange(1), default=DEFAULT_SUBSCRIPTIONS, help="In one connection.")
+@option("--past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_PAST_MB_S,
+        help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
+@option("--client-past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
+        help="The same for one client.")  # fmt: skip
+@option("--tokens-file", type=click.Path(path_type=Path), default=None, show_default="everybody may connect",
+        help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
+@option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
+        help="Browser pages that may connect, as https://example.com. May be repeated.")  # fmt: skip
+@option("--info-url", metavar="URL", default=None, show_default="no /info",
+        help="The node's info server, as http://127.0.0.1:3001/info; SDKs ask it when they are built.")  # fmt: skip
 @log_options
 def command(
     data_dir: Path,
@@ -56,6 +83,14 @@ def command(
     deadline: float,
     stall: float,
     grace: float,
+    max_connections: int,
+    max_connections_per_address: int,
+    max_subscriptions: int,
+    past_rate: float,
+    client_past_rate: float,
+    tokens_file: Path | None,
+    allow_origin: tuple[str, ...],
+    info_url: str | None,
     log_level: str,
     log_format: Literal["text", "json"],
 ) -> None:
@@ -74,6 +109,17 @@ def command(
         deadline_s=deadline,
         stall_s=stall,
         grace_s=grace,
+        limits=Limits(
+            max_connections,
+            max_connections_per_address,
+            max_subscriptions,
+            past_mb_s=past_rate or math.inf,
+            client_past_mb_s=client_past_rate or math.inf,
+        ),
+        tokens=Tokens.load(tokens_file and tokens_file.expanduser(), os.environ.get(VARIABLE)),
+        origins=frozenset(map(origin, allow_origin)),
+        info_url=info_url,
     )
     memory.keep_flat()
+    raise_open_files()
     trio.run(service.run, config)
