@@ -4,6 +4,7 @@
 # make lint          ruff, flake8-async, mypy, import-linter
 # make bench         how fast it is, beside baselines (make bench BENCH="--quick --only live")
 # make docs          makes docs/commands.md from the program
+# make site          builds the documentation as a site, warnings are errors; it is then in site/
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
@@ -12,7 +13,7 @@ BENCH ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow bench lint docs constraints clean
+.PHONY: demo test test-slow bench lint docs site constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -47,15 +48,24 @@ lint: .venv/dev-stamp
 	$(PIP) --require-hashes -r constraints-dev.txt
 	touch $@
 
+.venv/docs-stamp: constraints-docs.txt .venv/run-stamp
+	$(PIP) --require-hashes -r constraints-docs.txt
+	touch $@
+
 COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
 
+# Not --quiet: what it hides, --strict does not count.
+site: .venv/docs-stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt
 	$(COMPILE) --group dev --output-file constraints-dev.txt
+	$(COMPILE) --group docs --constraints constraints-dev.txt --output-file constraints-docs.txt
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
