@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Self
 
 import attrs
 
 from hyperwatch.errors import UsageError
+from hyperwatch.feed.limits import Limits
+from hyperwatch.feed.tokens import Tokens
 from hyperwatch.log.files import GRACE_S
 from hyperwatch.node.streams import Layout
 
@@ -20,12 +23,15 @@ __all__ = [
     "Address",
     "Config",
     "default_workers",
+    "origin",
 ]
 
 DEFAULT_RING_BYTES = 64 * 1024 * 1024  # about two seconds of a busy day, as decoded
 DEFAULT_DEADLINE_S = 30.0  # a batch takes 0.1 s; the replaced system's work had 30 s
 DEFAULT_STALL_S = 60.0  # real nodes pause up to two minutes a day, and spikes of a second are normal
 DEFAULT_GRACE_S = GRACE_S
+
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@*]+|null")
 
 
 @attrs.frozen
@@ -53,6 +59,18 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def origin(text: str) -> str:
+    """An origin as browsers send it: `scheme://host[:port]`, or `null`, in lower case.
+
+    Raises:
+        UsageError: where it is none.
+    """
+    if not _ORIGIN.fullmatch(text):
+        what = f"--allow-origin {text!r} is not SCHEME://HOST[:PORT]"
+        raise UsageError(what, "write it as https://example.com, with nothing behind it")
+    return text.lower()
+
+
 def default_workers() -> int:
     """A quarter of the cores, 1 to 4: the node comes first."""
     return max(1, min(4, (os.cpu_count() or 1) // 4))
@@ -77,3 +95,11 @@ class Config:
     """How long a node may write nothing before it is said to be stalled."""
     grace_s: float = DEFAULT_GRACE_S
     """How long after its last change an old hour file may still grow."""
+    limits: Limits = attrs.Factory(Limits)
+    """What clients may take."""
+    tokens: Tokens = attrs.Factory(Tokens)
+    """Who may connect."""
+    origins: frozenset[str] = frozenset()
+    """Which pages may connect, beside those of our own host, as `origin` makes them."""
+    info_url: str | None = None
+    """Of the node's info server. None: `/info` is not served."""

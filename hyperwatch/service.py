@@ -21,6 +21,7 @@ import trio
 from loguru import logger
 
 from hyperwatch.config import Address, Config
+from hyperwatch.doors import Doors, warn_of_open_doors
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
@@ -69,12 +70,14 @@ class Feed:
         changes: Changes | None,
         gate: Gate | None = None,
         records: Records | None = None,
+        doors: Doors | None = None,
     ) -> Feed:
         """Builds one that begins at `start`. Nothing runs yet."""
         records = records or Records(None)
+        doors = doors or Doors()
         ring = Ring(start, ring_bytes)
         hub = Hub(ring)
-        server = Server(hub, Past(log, ring, records.note))
+        server = Server(hub, Past(log, ring, records.note), doors.guard, doors.routes)
 
         def pause() -> None:
             if server.connections:
@@ -108,11 +111,13 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         signals: whether SIGINT and SIGTERM stop it. False where it is a part of something else, which cancels it.
 
     Raises:
-        UsageError: where it cannot listen.
+        UsageError: where it cannot listen, or a setting is wrong.
         DataError: where the data directory is missing or cannot be read.
     """
+    doors = Doors.of(config)
     tree, since, stopping = await _find_tree(config), None, trio.Event()
     with _closing(await listen(config.listen)) as listeners:
+        warn_of_open_doors(config, [_address(listener) for listener in listeners])
         async with trio.open_nursery() as root:
             if signals:
                 await root.start(stop_on_signals, stopping.set)
@@ -121,7 +126,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
             while tree is not None:
                 with _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners]) as open_now:
                     tree, since = await _follow(
-                        tree, since, config, listeners=open_now, stopping=stopping, task_status=task_status
+                        tree, since, config, doors, listeners=open_now, stopping=stopping, task_status=task_status
                     )
                 task_status = trio.TASK_STATUS_IGNORED  # told once
             root.cancel_scope.cancel("the service has ended")
@@ -140,6 +145,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
     since: Cursor | None,
     config: Config,
+    doors: Doors,
     *,
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
@@ -162,6 +168,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
             deadline_s=config.deadline_s,
             changes=watch,
             records=records,
+            doors=doors,
         )
 
         async def leave_for_another_layout() -> None:
@@ -236,7 +243,7 @@ async def serve(
             )
             accepting.start_soon(feed.hub.tell_positions)
             port = listeners[0].socket.getsockname()[1]
-            logger.info("the feed is at ws://{}/ws", _name(listeners[0]))
+            logger.info("the feed is at ws://{}/ws", _address(listeners[0]))
             task_status.started(port)
             with draining:
                 if before is not None:
@@ -328,6 +335,6 @@ def _place(cursor: Cursor) -> str:
     return ", ".join(f"{place.file} at {place.offset}" for place in cursor.places) or "the beginning"
 
 
-def _name(listener: trio.SocketListener) -> str:
+def _address(listener: trio.SocketListener) -> Address:
     host, port, *_ = listener.socket.getsockname()
-    return str(Address(host, port))
+    return Address(host, port)

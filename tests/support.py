@@ -17,6 +17,9 @@ import trio_websocket
 
 from hyperwatch import service
 from hyperwatch.config import Address, Config
+from hyperwatch.feed.http import Exchange
+from hyperwatch.feed.line import Line
+from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.batch import Batch
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 
@@ -138,6 +141,18 @@ async def connected(port: int, *, path: str = "/ws") -> AsyncIterator[Client]:
             nursery.cancel_scope.cancel("the client is done")
     finally:
         await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def accepted(stream: trio.SocketStream) -> AsyncIterator[Socket]:
+    """The server's side of a WebSocket, whoever wants one."""
+    line = Line(stream)
+    try:
+        request = await Exchange(line).head()
+        async with accept(line, request.websocket_key()) as socket:
+            yield socket
+    finally:
+        line.close()
 
 
 @asynccontextmanager

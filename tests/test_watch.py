@@ -26,9 +26,10 @@ from hyperwatch.cli.table import Board, events_of, gap_text
 from hyperwatch.client import FeedError, LossError, complete, connect
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError, UsageError
-from hyperwatch.feed.wire import GoneError, Socket, accept
+from hyperwatch.feed.wire import GoneError, Socket
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
+from support import accepted
 
 EARLIEST = {"type": "orders", "from": "earliest"}
 ANSWER = (
@@ -50,12 +51,12 @@ async def serve(nursery: trio.Nursery, root: Path) -> int:
 
 
 @asynccontextmanager
-async def fake(*messages: bytes, end: Callable[[Socket], Awaitable[None]]) -> AsyncIterator[str]:
+async def fake(*messages: bytes, end: Callable[[Socket], Awaitable[object]]) -> AsyncIterator[str]:
     """A server that answers to a subscription, sends some messages and ends in its own way; its URL."""
 
     async def handle(stream: trio.SocketStream) -> None:
         try:
-            async with accept(stream, 5.0, lambda _path: 101) as peer:
+            async with accepted(stream) as peer:
                 await peer.receive()
                 for message in (ANSWER, *messages):
                     await peer.send(message)

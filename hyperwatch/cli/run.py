@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,16 @@ from hyperwatch.config import (
     Address,
     Config,
     default_workers,
+    origin,
 )
+from hyperwatch.feed.limits import (
+    DEFAULT_CONNECTIONS,
+    DEFAULT_CONNECTIONS_PER_ADDRESS,
+    DEFAULT_SUBSCRIPTIONS,
+    Limits,
+    raise_open_files,
+)
+from hyperwatch.feed.tokens import VARIABLE, Tokens
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import Layout
 
@@ -42,6 +52,16 @@ __all__ = ["command"]
         help="How long the node may write nothing before it is said to be stalled.")  # fmt: skip
 @option("--grace", metavar="SECONDS", type=click.FloatRange(0), default=DEFAULT_GRACE_S,
         help="How long after its last change an old hour file is watched for late lines.")  # fmt: skip
+@option("--max-connections", type=click.IntRange(1), default=DEFAULT_CONNECTIONS, help="WebSocket clients at once.")
+@option("--max-connections-per-address", type=click.IntRange(1), default=DEFAULT_CONNECTIONS_PER_ADDRESS,
+        help="The same for one address. Behind a proxy all clients have the proxy's.")  # fmt: skip
+@option("--max-subscriptions", type=click.IntRange(1), default=DEFAULT_SUBSCRIPTIONS, help="In one connection.")
+@option("--tokens-file", type=click.Path(path_type=Path), default=None, show_default="everybody may connect",
+        help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
+@option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
+        help="Browser pages that may connect, as https://example.com. May be repeated.")  # fmt: skip
+@option("--info-url", metavar="URL", default=None, show_default="no /info",
+        help="The node's info server, as http://127.0.0.1:3001/info; SDKs ask it when they are built.")  # fmt: skip
 @log_options
 def command(
     data_dir: Path,
@@ -53,6 +73,12 @@ def command(
     deadline: float,
     stall: float,
     grace: float,
+    max_connections: int,
+    max_connections_per_address: int,
+    max_subscriptions: int,
+    tokens_file: Path | None,
+    allow_origin: tuple[str, ...],
+    info_url: str | None,
     log_level: str,
     log_format: Literal["text", "json"],
 ) -> None:
@@ -71,6 +97,11 @@ def command(
         deadline_s=deadline,
         stall_s=stall,
         grace_s=grace,
+        limits=Limits(max_connections, max_connections_per_address, max_subscriptions),
+        tokens=Tokens.load(tokens_file and tokens_file.expanduser(), os.environ.get(VARIABLE)),
+        origins=frozenset(map(origin, allow_origin)),
+        info_url=info_url,
     )
     memory.keep_flat()
+    raise_open_files()
     trio.run(service.run, config)

@@ -12,10 +12,14 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import CursorError, DataError
+from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
+from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import TELL_S, Hub
 from hyperwatch.feed.protocol import (
+    AUTHORIZED,
     PONG,
+    Auth,
     Ping,
     ProtocolError,
     Subscribe,
@@ -26,6 +30,8 @@ from hyperwatch.feed.protocol import (
     bad_cursor,
     binary,
     parse,
+    too_many_subscriptions,
+    unauthorized,
 )
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Message, Orders, View, gap, standing
@@ -51,9 +57,11 @@ class Connection:
         socket: the way to the client; its owner closes it.
         hub: pushes at the head.
         past: opens the log at a cursor.
+        guard: what the client may take.
     """
 
-    def __init__(self, socket: Socket, hub: Hub, past: Past) -> None:
+    def __init__(self, socket: Socket, hub: Hub, past: Past, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
         self._socket = socket
         self._hub = hub
         self._past = past
@@ -80,9 +88,9 @@ class Connection:
                 self._hub.leave(subscription)
                 self._close_reader(subscription)
 
-    async def close(self, code: int, reason: str) -> None:
-        """The closing handshake; the caller bounds it."""
-        await self._socket.close(code, reason)
+    async def close(self, code: int, reason: str) -> bool:
+        """The closing handshake; the caller bounds it. False where the client's socket was stalled: it was reset."""
+        return await self._socket.close(code, reason)
 
     # What the hub and subscriptions see of a connection.
 
@@ -109,18 +117,30 @@ class Connection:
             except ProtocolError as error:
                 await self._socket.send(error.message())
 
-    async def _obey(self, request: Ping | Subscribe | Unsubscribe) -> None:
+    async def _obey(self, request: Auth | Ping | Subscribe | Unsubscribe) -> None:
         match request:
             case Ping():
                 await self._socket.send(PONG)
+            case Auth():
+                await self._authorize(request)
             case Subscribe():
                 await self._subscribe(request)
             case Unsubscribe():
                 await self._unsubscribe(request)
 
+    async def _authorize(self, request: Auth) -> None:
+        """It is in already: no token is needed, or it came before."""
+        if not self._guard.allows(request.token):
+            self._guard.refusals[Why.TOKEN] += 1
+            raise unauthorized(sent=True)
+        await self._socket.send(AUTHORIZED)
+
     async def _subscribe(self, request: Subscribe) -> None:
         if request.id in self._subscriptions or (request.id is None and self._equal(request.view)):
             raise already_subscribed(request.echo)
+        if len(self._subscriptions) >= self._guard.limits.subscriptions:
+            self._guard.refusals[Why.SUBSCRIPTIONS] += 1
+            raise too_many_subscriptions(request, self._guard.limits.subscriptions)
         name = request.id or self._free_id(request.view)
         try:
             start = await self._past.start(request.start)

@@ -22,8 +22,10 @@ from hyperwatch.log.cursor import Cursor
 from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name
 
 __all__ = [
+    "AUTHORIZED",
     "EARLIEST",
     "PONG",
+    "Auth",
     "Ping",
     "ProtocolError",
     "Subscribe",
@@ -34,10 +36,13 @@ __all__ = [
     "bad_cursor",
     "binary",
     "parse",
+    "too_many_subscriptions",
+    "unauthorized",
 ]
 
 EARLIEST = "earliest"
 PONG = b'{"channel":"pong"}'
+AUTHORIZED = b'{"channel":"auth"}'
 
 _ID_CHARACTERS = 64
 _FEW = 5  # of several alike; an answer is no place for thousands
@@ -49,6 +54,7 @@ _PARSING = "Error parsing JSON into valid websocket request"
 _INVALID = "Invalid subscription"
 _SUBSCRIBED = "Already subscribed"
 _UNSUBSCRIBED = "Already unsubscribed"
+_UNAUTHORIZED = "Unauthorized"  # ours: the official feed asks for no token
 
 
 class ProtocolError(Exception):
@@ -96,9 +102,30 @@ def binary() -> ProtocolError:
     return ProtocolError(_PARSING, b"", "binary messages are not understood; send text", "bad-request")
 
 
+def too_many_subscriptions(request: Subscribe, most: int) -> ProtocolError:
+    """The connection holds as many as it may."""
+    reason = (
+        f"this connection has {most} subscriptions, as many as one may; a subscription may name many coins and users"
+    )
+    return ProtocolError(_INVALID, request.echo, reason, "too-many-subscriptions", id=request.id)
+
+
+def unauthorized(*, sent: bool) -> ProtocolError:
+    """A message brought a wrong token; or none was `sent` where one is needed."""
+    reason = "this token is not known here" if sent else "a token is needed first, as method auth with a token"
+    return ProtocolError(_UNAUTHORIZED, b"", reason, "unauthorized")
+
+
 @attrs.frozen
 class Ping:
     """`{"method":"ping"}`."""
+
+
+@attrs.frozen
+class Auth:
+    """`{"method":"auth","token":"..."}`."""
+
+    token: str = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -126,13 +153,14 @@ class Unsubscribe:
 class _Request(msgspec.Struct):
     method: str
     subscription: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Type(msgspec.Struct):
     type: str
 
 
-def parse(text: str) -> Ping | Subscribe | Unsubscribe:
+def parse(text: str) -> Auth | Ping | Subscribe | Unsubscribe:
     """What a client's message asks for.
 
     Raises:
@@ -144,8 +172,10 @@ def parse(text: str) -> Ping | Subscribe | Unsubscribe:
         raise _not_a_request(text, error) from None
     if request.method == "ping":
         return Ping()
+    if request.method == "auth":
+        return _auth(request.token)
     if request.method not in ("subscribe", "unsubscribe"):
-        known = 'the methods are "subscribe", "unsubscribe" and "ping"'
+        known = 'the methods are "subscribe", "unsubscribe", "ping" and "auth"'
         raise ProtocolError(_PARSING, _document(text), f"unknown method {request.method!r}: {known}", "unknown-method")
     if request.subscription is msgspec.UNSET:
         raise ProtocolError(_PARSING, _document(text), "a subscription is missing", "bad-request")
@@ -193,6 +223,14 @@ def _document(text: str) -> bytes:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return b""
     return text.encode() if isinstance(whole, dict) else b""
+
+
+def _auth(token: msgspec.Raw | msgspec.UnsetType) -> Auth:
+    """Errors do not repeat the message: there may be a token in it."""
+    try:
+        return Auth(msgspec.json.decode(b"null" if token is msgspec.UNSET else token, type=str))
+    except msgspec.DecodeError:
+        raise ProtocolError(_PARSING, b"", "auth needs a token, a string", "bad-request") from None
 
 
 def _subscription(method: str, echo: bytes) -> Subscribe | Unsubscribe:

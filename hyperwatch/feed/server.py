@@ -1,19 +1,36 @@
-"""The server: connections in, each with an owner and an end."""
+"""The server: connections in, each with an owner and an end.
+
+What comes in is HTTP until it has shown that it is not: its head is read, then it is answered, or becomes a WebSocket.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import attrs
 import trio
 from loguru import logger
 
 from hyperwatch.feed.connection import Connection
+from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
+from hyperwatch.feed.guard import UNAUTHORIZED, Guard
+from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.wire import GoneError, RefusedError, accept
+from hyperwatch.feed.limits import household
+from hyperwatch.feed.line import Line
+from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, parse, unauthorized
+from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.past import Past
 
 __all__ = ["Server"]
 
-_HANDSHAKE_S = 5.0
+HANDSHAKE_S = 5.0  # for the head of a request, then for its body; for a token after a handshake without one
+_ANSWER_S = 10.0  # for a client to take an answer
+_PARTINGS = 256  # clients at once that are being told why they are refused, for a second each; the others are reset
 _PATH = "/ws"
+_FAULT = 1011
 
 
 class Server:
@@ -22,24 +39,43 @@ class Server:
     Args:
         hub: pushes at the head.
         past: opens the log at cursors.
+        guard: who may come in.
+        routes: what plain HTTP is answered, by path.
     """
 
-    def __init__(self, hub: Hub, past: Past) -> None:
+    def __init__(self, hub: Hub, past: Past, guard: Guard | None = None, routes: Routes | None = None) -> None:
         self._hub = hub
         self._past = past
+        self.guard = guard or Guard()
+        self._routes = routes or {}
         self._closing = False
         self._gone = trio.Event()
+        self._partings = 0
         self.connections: set[Connection] = set()
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serves one client until it is gone. Nothing that goes wrong with it leaves this function."""
         try:
-            async with accept(stream, _HANDSHAKE_S, self._answer) as socket:
-                await self._serve(Connection(socket, self._hub, self._past), socket.peer)
-        except* (GoneError, RefusedError) as group:
-            logger.debug("a connection ended: {}", _first(group))
-        except* Exception as group:  # noqa: BLE001  one connection: a boundary named in the design
-            logger.opt(exception=group).error("a connection was ended by a fault of ours; the others go on")
+            line = Line(stream)
+        except GoneError:
+            await trio.aclose_forcefully(stream)
+            return
+        refused: RefusedError | None = None
+        try:
+            try:
+                await self._attend(line)
+            except* GoneError:
+                logger.debug("client {} has left", line.peer)
+            except* RefusedError as group:
+                refused = _first(group)
+            except* Exception as group:  # noqa: BLE001  one connection: a boundary named in the design
+                logger.opt(exception=group).error("a connection was ended by a fault of ours; the others go on")
+                code = _FAULT if line.framed else HTTPStatus.INTERNAL_SERVER_ERROR
+                refused = RefusedError(Why.FAULT, code, "a fault of the service")
+            if refused is not None:
+                await self._refuse(line, refused)
+        finally:
+            line.close()
 
     def refuse(self) -> None:
         """New clients are answered 503 from now on."""
@@ -50,10 +86,70 @@ class Server:
         self.refuse()
         async with trio.open_nursery() as nursery:
             for connection in self.connections:
-                nursery.start_soon(connection.close, code, reason)
+                nursery.start_soon(self._close, connection, code, reason)
         while self.connections:
             self._gone = trio.Event()
             await self._gone.wait()
+
+    async def _close(self, connection: Connection, code: int, reason: str) -> None:
+        if not await connection.close(code, reason):
+            self.guard.refusals[Why.STALLED] += 1
+
+    async def _attend(self, line: Line) -> None:
+        guard, address = self.guard, household(line.host)
+        with guard.handshakes.place(address):
+            guard.check_files(line.descriptor)
+            exchange = Exchange(line)
+            with _deadline():
+                request = await exchange.head()
+            guard.check_origin(request)
+            if not request.for_websocket:
+                await self._answer(line, exchange, request)
+                return
+            known = guard.knows(request)
+            key = self._admit(request)
+        with guard.connections.place(address):  # nothing was awaited between the two places
+            async with accept(line, key) as socket:
+                if not known:
+                    await self._authorize(socket)
+                await self._serve(Connection(socket, self._hub, self._past, guard), socket.peer)
+
+    def _admit(self, request: Request) -> bytes:
+        """The key of a handshake that is to be answered."""
+        if request.path != _PATH:
+            raise _elsewhere()
+        if self._closing:
+            raise _stopping()
+        return request.websocket_key()
+
+    async def _answer(self, line: Line, exchange: Exchange, request: Request) -> None:
+        """Plain HTTP: a route, and then the end."""
+        route = self._routes.get(request.path)
+        if route is None or not route.free:
+            self.guard.check_token(request)
+            if self._closing:
+                raise _stopping()
+        route = _checked(route, request)
+        with _deadline():
+            body = await exchange.body(route.body_bytes)
+        answer = await route.answer(attrs.evolve(request, body=body))
+        with trio.move_on_after(_ANSWER_S):
+            await line.send_all(rendered(answer))
+        await line.linger()
+
+    async def _authorize(self, socket: Socket) -> None:
+        """Waits for a token as the first message: browsers cannot send one before."""
+        with trio.move_on_after(HANDSHAKE_S):
+            message = await socket.receive()
+            try:
+                request = parse(message) if isinstance(message, str) else None
+            except ProtocolError:
+                request = None
+            if isinstance(request, Auth) and self.guard.allows(request.token):
+                await socket.send(AUTHORIZED)
+                return
+            await socket.send(unauthorized(sent=isinstance(request, Auth)).message())
+        await socket.refuse(RefusedError(Why.TOKEN, UNAUTHORIZED, "send a right token first: see docs/security.md"))
 
     async def _serve(self, connection: Connection, peer: str) -> None:
         self.connections.add(connection)
@@ -65,14 +161,53 @@ class Server:
             self._gone.set()
             logger.info("client {} left, {} now", peer, len(self.connections))
 
-    def _answer(self, path: str) -> int:
-        if self._closing:
-            return 503
-        return 101 if path.partition("?")[0] == _PATH else 404
+    async def _refuse(self, line: Line, error: RefusedError) -> None:
+        """Counts it, and tells the client why, unless too many are being told."""
+        self.guard.refusals[error.why] += 1
+        logger.debug("client {} is refused ({}): {}", line.peer, error.why, error)
+        if error.code == NO_ANSWER or self._partings >= _PARTINGS:
+            line.reset()
+            return
+        self._partings += 1
+        try:
+            if line.framed:
+                await line.part(error.code, error.text)
+            else:
+                await line.say(rendered(refusal(error)))
+            await line.linger()
+        finally:
+            self._partings -= 1
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+@contextmanager
+def _deadline() -> Iterator[None]:
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            yield
+    except trio.TooSlowError as error:
+        text = f"the request was not complete within {HANDSHAKE_S:g} s"
+        raise RefusedError(Why.SLOW_HANDSHAKE, HTTPStatus.REQUEST_TIMEOUT, text) from error
+
+
+def _stopping() -> RefusedError:
+    return RefusedError(Why.STOPPING, HTTPStatus.SERVICE_UNAVAILABLE, "shutting down")
+
+
+def _elsewhere() -> RefusedError:
+    return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, f"the feed is at {_PATH}")
+
+
+def _checked(route: Route | None, request: Request) -> Route:
+    if route is None:
+        if request.path == _PATH:
+            raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
+        raise _elsewhere()
+    if route.method != request.method:
+        text = f"{request.path} answers {route.method} requests"
+        raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
+    return route
+
+
+def _first(group: BaseExceptionGroup[RefusedError]) -> RefusedError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,52 @@
+"""The doors of the service: who may come in by them, and what plain HTTP finds there. They outlive a change of layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Self
+
+import attrs
+from loguru import logger
+
+from hyperwatch.config import Address, Config
+from hyperwatch.feed.guard import HANDSHAKES, Guard
+from hyperwatch.feed.http import Routes
+from hyperwatch.feed.info import info_route
+from hyperwatch.feed.limits import sockets_end
+
+__all__ = ["Doors", "warn_of_open_doors"]
+
+
+@attrs.frozen
+class Doors:
+    """What stands between the listeners and the feed."""
+
+    guard: Guard = attrs.Factory(Guard)
+    routes: Routes = attrs.Factory(dict)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """As an operator wants them. Raises UsageError where a setting is wrong."""
+        return cls(Guard(config.limits, config.tokens, config.origins), {"/info": info_route(config.info_url)})
+
+
+def warn_of_open_doors(config: Config, addresses: Sequence[Address]) -> None:
+    """Says what an operator may not have meant.
+
+    Args:
+        config: the settings.
+        addresses: where the service listens.
+    """
+    beyond = [address for address in addresses if not ip_address(address.host.partition("%")[0]).is_loopback]
+    if beyond and not config.tokens:
+        logger.warning(
+            "whoever reaches {} may read the feed: set --tokens-file or HYPERWATCH_TOKENS, or --listen on 127.0.0.1",
+            ", ".join(map(str, beyond)),
+        )
+    end, needed = sockets_end(), config.limits.connections + HANDSHAKES
+    if end is not None and end < needed:
+        logger.warning(
+            "clients may have {} open files, and --max-connections {} needs {}: raise the limit (ulimit -n, LimitNOFILE)",
+            end, config.limits.connections, needed,
+        )  # fmt: skip

@@ -1,0 +1,89 @@
+"""The guard: who may come in, and how many. It outlives the servers that it guards, and counts what it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from http import HTTPStatus
+
+from hyperwatch.feed.ends import RefusedError, Why
+from hyperwatch.feed.http import Request
+from hyperwatch.feed.limits import Limits, Room, sockets_end
+from hyperwatch.feed.tokens import Tokens
+
+__all__ = ["HANDSHAKES", "HANDSHAKES_PER_ADDRESS", "UNAUTHORIZED", "Guard"]
+
+HANDSHAKES = 512  # at once: connections that have not shown yet what they are, and plain HTTP; each for seconds only
+HANDSHAKES_PER_ADDRESS = 128
+UNAUTHORIZED = 4401  # codes from 4000 on are private; the last three digits say it as HTTP does
+
+_BEARER = "bearer "
+_NO_TOKEN = "a token is needed: send it as Authorization: Bearer"  # noqa: S105  what is said where there is none
+_WRONG_TOKEN = "this token is not known here"  # noqa: S105  as above
+
+
+class Guard:
+    """Refuses by raising RefusedError; whoever answers it counts it in `refusals`.
+
+    Args:
+        limits: what clients may take.
+        tokens: which of them open the door; none: it is open.
+        origins: of pages that may connect from a browser beside those of our own host, as `scheme://host[:port]`.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, tokens: Tokens | None = None, origins: frozenset[str] = frozenset()
+    ) -> None:
+        self.limits = limits or Limits()
+        self.refusals: Counter[Why] = Counter()
+        self._tokens = tokens or Tokens()
+        self._origins = origins
+        total, each = self.limits.connections, self.limits.connections_per_address
+        self.connections = Room(
+            total,
+            each,
+            (Why.CONNECTIONS, f"the service has {total} connections, as many as it takes: try again later"),
+            (Why.ADDRESS, f"your address has {each} connections, as many as one may have: share them"),
+        )
+        busy = "too many handshakes and requests are under way: try again in some seconds"
+        self.handshakes = Room(
+            HANDSHAKES, HANDSHAKES_PER_ADDRESS, (Why.HANDSHAKES, busy), (Why.HANDSHAKES, f"{busy}; they are yours")
+        )
+
+    def check_files(self, descriptor: int) -> None:
+        """Refuses what was accepted with one of the last descriptors of the process: the node's files need those."""
+        end = sockets_end()
+        if end is not None and descriptor >= end:
+            text = "the service has no open files left for another connection: try again later"
+            raise RefusedError(Why.FILES, HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    def check_origin(self, request: Request) -> None:
+        """Refuses what a browser sends for a page of another host. Programs send no Origin."""
+        origin, host = request.header(b"origin").lower(), request.header(b"host").lower()
+        own = bool(host) and origin.partition("://")[2] == host
+        if b"origin" in request.headers and not own and origin not in self._origins:
+            text = "pages of this origin may not connect: the service's --allow-origin lists those that may"
+            raise RefusedError(Why.ORIGIN, HTTPStatus.FORBIDDEN, text)
+
+    def knows(self, request: Request) -> bool:
+        """Whether a request may come in; False where it brought no token. Refuses one with a wrong token."""
+        if not self._tokens:
+            return True
+        sent = request.header(b"authorization")
+        if not sent:
+            return False
+        if sent[: len(_BEARER)].lower() != _BEARER or not self._tokens.allow(sent[len(_BEARER) :].strip()):
+            raise _unauthorized(_WRONG_TOKEN)
+        return True
+
+    def check_token(self, request: Request) -> None:
+        """Refuses a request without a right token."""
+        if not self.knows(request):
+            raise _unauthorized(_NO_TOKEN)
+
+    def allows(self, token: str) -> bool:
+        """Whether a token lets in."""
+        return not self._tokens or self._tokens.allow(token)
+
+
+def _unauthorized(text: str) -> RefusedError:
+    return RefusedError(Why.TOKEN, HTTPStatus.UNAUTHORIZED, text, [("WWW-Authenticate", "Bearer")])

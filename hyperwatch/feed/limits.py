@@ -1,0 +1,125 @@
+"""What clients may take of the service: places, messages, open files. Pure, but for the process's own limit."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+import attrs
+
+from hyperwatch.feed.ends import RefusedError, Why
+
+__all__ = [
+    "DEFAULT_CONNECTIONS",
+    "DEFAULT_CONNECTIONS_PER_ADDRESS",
+    "DEFAULT_SUBSCRIPTIONS",
+    "Bucket",
+    "Limits",
+    "Room",
+    "household",
+    "raise_open_files",
+    "sockets_end",
+]
+
+DEFAULT_CONNECTIONS = (
+    1000  # a message at the head costs about 8 us a client: 15 blocks a second to all are an eighth of a core
+)
+DEFAULT_CONNECTIONS_PER_ADDRESS = 200  # the official API takes 10
+DEFAULT_SUBSCRIPTIONS = 1000  # in one connection; the official API takes as many from one address
+
+_FILES_SHARE = 4  # one part in so many of what the process may open is for the node's files
+_NETWORK_BITS = 64
+
+
+@attrs.frozen
+class Limits:
+    """What an operator may set."""
+
+    connections: int = DEFAULT_CONNECTIONS
+    connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
+    subscriptions: int = DEFAULT_SUBSCRIPTIONS
+
+
+class Room:
+    """Counts who is inside.
+
+    Args:
+        total: at most so many.
+        per_address: at most so many of one household.
+        full: why one more is refused, and what it is told.
+        crowded: the same, where it is one of too many from its household.
+    """
+
+    def __init__(self, total: int, per_address: int, full: tuple[Why, str], crowded: tuple[Why, str]) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._full = full
+        self._crowded = crowded
+        self._inside: Counter[str] = Counter()  # households that have nobody inside are not in it
+        self.count = 0
+
+    @contextmanager
+    def place(self, household: str) -> Iterator[None]:
+        """A place for as long as the context lasts. Raises RefusedError, 503 or 429."""
+        if self.count >= self._total:
+            raise RefusedError(self._full[0], 503, self._full[1])
+        if self._inside[household] >= self._per_address:
+            raise RefusedError(self._crowded[0], 429, self._crowded[1])
+        self._inside[household] += 1
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self._inside[household] -= 1
+            if not self._inside[household]:
+                del self._inside[household]
+
+
+class Bucket:
+    """Holds at most `burst`, is full at first, and fills at `rate` a second."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._seen_s = float("-inf")
+
+    def take(self, amount: float, now_s: float) -> bool:
+        """Takes it out; False where there is less."""
+        if now_s > self._seen_s:
+            self._level = min(self._burst, self._level + self._rate * (now_s - self._seen_s))
+            self._seen_s = now_s
+        if amount > self._level:
+            return False
+        self._level -= amount
+        return True
+
+
+def household(host: str) -> str:
+    """For whom connections from an address are counted: the address itself; of IPv6 the /64, which any host has whole."""
+    address = ip_address(host.partition("%")[0])
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, _NETWORK_BITS), strict=False))
+
+
+def raise_open_files() -> None:
+    """Lets the process open as many files and sockets as the system allows it: soft limits of 1,024 are common."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def sockets_end() -> int | None:
+    """The descriptor from which on no socket is kept; None: there is no limit.
+
+    A new descriptor is the lowest that is free: when a socket gets one from here on, all below are taken, and the rest
+    is for the node's files.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft - soft // _FILES_SHARE
