@@ -56,12 +56,17 @@ class Repeats:
         start: where reading begins. What lies before it has been read: in a repeat, every block below its block, and of
             that block as many events as it counts.
         passages: for each of the start's files that is begun in its middle, where its lines had come to there.
+
+    Attributes:
+        restarts: how often the node went back.
     """
 
     def __init__(self, start: Cursor, passages: dict[str, Passage] | None = None) -> None:
         self._start = start.key
         self._counts: OrderedDict[Block, int] = OrderedDict()
         self._passages: OrderedDict[str, Passage] = OrderedDict(passages or {})
+        self._back = any(passage.repeating for passage in self._passages.values())  # whether what was read last repeats
+        self.restarts = 0
         self.block, self.time, self.count = start.block, start.time, start.count
         if start.key is not None:
             self._counts[start.key] = start.count
@@ -91,6 +96,7 @@ class Repeats:
             first, self.count = self.count, self.count + len(run.events)
             return Verdict(first, 0)
         repeating = self._repeating(file, block)
+        self._note_restart(file, block, repeating=repeating)
         seen = self._seen(block, repeating=repeating)
         between = file in self._passages and self._passages[file].between
         first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or between else seen)
@@ -110,6 +116,13 @@ class Repeats:
         if before is None:  # a file that is read from its start, and starts below what was read
             return True
         return before.repeating or _below(block, before.last)
+
+    def _note_restart(self, file: str, block: Block, *, repeating: bool) -> None:
+        """A repeat may go on in a later file: that is no other restart. One that falls again is."""
+        before = self._passages.get(file)
+        fell = before is not None and _below(block, before.last)
+        self.restarts += repeating and (fell or not self._back)
+        self._back = repeating
 
     def _first(self, file: str, block: Block, otherwise: int) -> int:
         before = self._passages.get(file)
