@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import attrs
@@ -22,9 +22,11 @@ from loguru import logger
 
 from hyperwatch.config import Address, Config
 from hyperwatch.doors import Doors, warn_of_open_doors
+from hyperwatch.endpoints import routes
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, find_trees
 from hyperwatch.log.head import Changes, Gate, Head
@@ -34,9 +36,11 @@ from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import POLL_S, Watch
-from hyperwatch.lookout import another_layout, lag, say_stalls
+from hyperwatch.lookout import another_layout, say_stalls
+from hyperwatch.metrics import metrics_server
 from hyperwatch.node.streams import ORDERS
 from hyperwatch.records import Records
+from hyperwatch.vitals import Vitals
 
 __all__ = ["Feed", "listen", "run", "serve", "stop_on_signals"]
 
@@ -71,6 +75,7 @@ class Feed:
         gate: Gate | None = None,
         records: Records | None = None,
         doors: Doors | None = None,
+        counters: Counters | None = None,
     ) -> Feed:
         """Builds one that begins at `start`. Nothing runs yet."""
         records = records or Records(None)
@@ -96,6 +101,7 @@ class Feed:
             pause=pause,
             gate=gate,
             found=records.found,
+            counters=counters,
         )
         return cls(log, ring, hub, head, server)
 
@@ -115,18 +121,36 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         DataError: where the data directory is missing or cannot be read.
     """
     doors = Doors.of(config)
+    vitals = Vitals(doors.guard, stall_s=config.stall_s, behind_s=config.behind_s)
+    doors = doors.with_routes(routes(vitals))
     tree, since, stopping = await _find_tree(config), None, trio.Event()
-    with _closing(await listen(config.listen)) as listeners:
+    with (
+        _closing(await listen(config.listen)) as listeners,
+        _closing(await listen(config.metrics_listen, "--metrics-listen")) as metrics_listeners,
+    ):
         warn_of_open_doors(config, [_address(listener) for listener in listeners])
         async with trio.open_nursery() as root:
             if signals:
                 await root.start(stop_on_signals, stopping.set)
+            root.start_soon(vitals.watch)
+            logger.info("a page for people is at http://{}/", _address(listeners[0]))
+            if metrics_listeners:
+                logger.info("metrics are at http://{}/metrics", _address(metrics_listeners[0]))
+                root.start_soon(trio.serve_listeners, metrics_server(vitals).handle, metrics_listeners)
             if tree is None:
-                tree = await _wait_for_tree(config, stopping)
+                with _again(listeners) as open_now:
+                    tree = await _wait_for_tree(config, doors, open_now, stopping)
             while tree is not None:
-                with _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners]) as open_now:
+                with _again(listeners) as open_now:
                     tree, since = await _follow(
-                        tree, since, config, doors, listeners=open_now, stopping=stopping, task_status=task_status
+                        tree,
+                        since,
+                        config,
+                        doors,
+                        vitals,
+                        listeners=open_now,
+                        stopping=stopping,
+                        task_status=task_status,
                     )
                 task_status = trio.TASK_STATUS_IGNORED  # told once
             root.cancel_scope.cancel("the service has ended")
@@ -141,11 +165,17 @@ def _closing(listeners: list[trio.SocketListener]) -> Iterator[list[trio.SocketL
             listener.socket.close()
 
 
+def _again(listeners: list[trio.SocketListener]) -> AbstractContextManager[list[trio.SocketListener]]:
+    """The same listeners, which may be closed."""
+    return _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners])
+
+
 async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
     since: Cursor | None,
     config: Config,
     doors: Doors,
+    vitals: Vitals,
     *,
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
@@ -158,7 +188,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
     """
     successor: Tree | None = None
     with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
-        records = Records(state)
+        records = Records(state, counters=vitals.counters)
         start = await trio.to_thread.run_sync(_start, tree, since, records)
         feed = Feed.of(
             tree,
@@ -169,7 +199,9 @@ async def _follow(  # noqa: ASYNC128  as `run`
             changes=watch,
             records=records,
             doors=doors,
+            counters=vitals.counters[tree.stream.name],
         )
+        vitals.follow([feed], records)
 
         async def leave_for_another_layout() -> None:
             nonlocal successor
@@ -179,7 +211,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
 
         try:
             async with trio.open_nursery() as root:
-                root.start_soon(_report, feed)
+                root.start_soon(_report, feed, vitals)
                 root.start_soon(say_stalls, feed.ring, config.stall_s)
                 root.start_soon(records.save_places, feed.ring)
                 if config.layout is None:
@@ -194,6 +226,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
 
 def _start(tree: Tree, since: Cursor | None, records: Records) -> Cursor:
     """Where the head begins. Blocking."""
+    records.recall()
     if since is None:
         logger.info("reading {} from its newest complete line", tree.hourly)
         return records.since_last_time(tree, at_head(tree))
@@ -278,33 +311,47 @@ async def stop_on_signals(
             os._exit(128 + number)  # as PID 1 the default action would be ignored
 
 
-async def listen(address: Address) -> list[trio.SocketListener]:
+async def listen(address: Address | None, option: str = "--listen") -> list[trio.SocketListener]:
     """Opens the listeners.
+
+    Args:
+        address: where. None: nowhere.
+        option: what said so.
 
     Raises:
         UsageError: where the address is in use, not ours, or not to be had.
     """
+    if address is None:
+        return []
     try:
         return await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
-        what = f"--listen {address}: {os.strerror(error.errno) if error.errno else error}"
+        what = f"{option} {address}: {os.strerror(error.errno) if error.errno else error}"
         busy = error.errno == errno.EADDRINUSE
         remedy = "choose another port, or end what listens there" if busy else "choose an address of this machine"
         raise UsageError(what, remedy) from error
 
 
-async def _wait_for_tree(config: Config, stopping: trio.Event) -> Tree | None:
-    """The files to follow, as soon as the node has written any; None where it was told to stop first."""
+async def _wait_for_tree(
+    config: Config, doors: Doors, listeners: list[trio.SocketListener], stopping: trio.Event
+) -> Tree | None:
+    """The files to follow, as soon as the node has written any; None where it was told to stop first.
+
+    Until then there is no feed, and whoever asks is told so.
+    """
     logger.warning(
         "no {}* in {} yet: waiting; the node writes them with --write-order-statuses", ORDERS.name, config.data_dir
     )
-    while not stopping.is_set():
-        with trio.move_on_after(POLL_S):
-            await stopping.wait()
-        tree = await _find_tree(config)
-        if tree is not None:
-            return tree
-    return None
+    tree = None
+    async with trio.open_nursery() as nursery:
+        lobby = Server(guard=doors.guard, routes=doors.routes)
+        nursery.start_soon(trio.serve_listeners, lobby.handle, listeners)
+        while tree is None and not stopping.is_set():
+            with trio.move_on_after(POLL_S):
+                await stopping.wait()
+            tree = await _find_tree(config)
+        nursery.cancel_scope.cancel("there is a feed now")
+    return None if stopping.is_set() else tree
 
 
 async def _find_tree(config: Config) -> Tree | None:
@@ -314,14 +361,14 @@ async def _find_tree(config: Config) -> Tree | None:
     return trees[0] if trees else None
 
 
-async def _report(feed: Feed) -> None:
+async def _report(feed: Feed, vitals: Vitals) -> None:
     """Says every REPORT_S what has happened since the last time."""
     last = attrs.evolve(feed.head.counters)
     while True:
         await trio.sleep(REPORT_S)
         now = attrs.evolve(feed.head.counters)
-        written_ms = feed.hub.last.run.written_ms if feed.hub.last else None
-        lag_bytes, lag_s = await lag(feed.log, feed.ring.end, written_ms)
+        moment = vitals.signs[feed.log.stream.name].now
+        lag_bytes, lag_s = (moment.lag_bytes, moment.lag_s) if moment else (0, 0.0)
         counts = {name: getattr(now, name) - getattr(last, name) for name in ("lines", "events", "failures", "batches")}
         logger.bind(lag_bytes=lag_bytes, lag_s=lag_s, clients=len(feed.server.connections), **counts).info(
             "last {:g} s: {lines} lines, {events} orders, {failures} failures, {batches} batches; "

@@ -37,13 +37,19 @@ class Server:
     """Accepts clients and serves each in a task of its own.
 
     Args:
-        hub: pushes at the head.
+        hub: pushes at the head. None: there is no feed (yet), and only plain HTTP is answered.
         past: opens the log at cursors.
         guard: who may come in.
         routes: what plain HTTP is answered, by path.
     """
 
-    def __init__(self, hub: Hub, past: Past, guard: Guard | None = None, routes: Routes | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub | None = None,
+        past: Past | None = None,
+        guard: Guard | None = None,
+        routes: Routes | None = None,
+    ) -> None:
         self._hub = hub
         self._past = past
         self.guard = guard or Guard()
@@ -108,6 +114,8 @@ class Server:
                 return
             known = guard.knows(request)
             key = self._admit(request)
+            if self._hub is None or self._past is None:
+                raise _no_feed()
         with guard.connections.place(address):  # nothing was awaited between the two places
             async with accept(line, key) as socket:
                 if not known:
@@ -117,7 +125,7 @@ class Server:
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
         if request.path != _PATH:
-            raise _elsewhere()
+            raise self._elsewhere()
         if self._closing:
             raise _stopping()
         return request.websocket_key()
@@ -129,13 +137,27 @@ class Server:
             self.guard.check_token(request)
             if self._closing:
                 raise _stopping()
-        route = _checked(route, request)
+        route = self._checked(route, request)
         with _deadline():
             body = await exchange.body(route.body_bytes)
         answer = await route.answer(attrs.evolve(request, body=body))
         with trio.move_on_after(_ANSWER_S):
             await line.send_all(rendered(answer))
         await line.linger()
+
+    def _checked(self, route: Route | None, request: Request) -> Route:
+        if route is None:
+            if request.path == _PATH:
+                raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
+            raise self._elsewhere()
+        if route.method != request.method:
+            text = f"{request.path} answers {route.method} requests"
+            raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
+        return route
+
+    def _elsewhere(self) -> RefusedError:
+        there = f"there is {', '.join(self._routes)}" if self._hub is None else f"the feed is at {_PATH}"
+        return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, there)
 
     async def _authorize(self, socket: Socket) -> None:
         """Waits for a token as the first message: browsers cannot send one before."""
@@ -193,19 +215,9 @@ def _stopping() -> RefusedError:
     return RefusedError(Why.STOPPING, HTTPStatus.SERVICE_UNAVAILABLE, "shutting down")
 
 
-def _elsewhere() -> RefusedError:
-    return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, f"the feed is at {_PATH}")
-
-
-def _checked(route: Route | None, request: Request) -> Route:
-    if route is None:
-        if request.path == _PATH:
-            raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
-        raise _elsewhere()
-    if route.method != request.method:
-        text = f"{request.path} answers {route.method} requests"
-        raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
-    return route
+def _no_feed() -> RefusedError:
+    text = "there is no feed here: where this is its address, the node has written nothing yet; try again later"
+    return RefusedError(Why.REQUEST, HTTPStatus.SERVICE_UNAVAILABLE, text)
 
 
 def _first(group: BaseExceptionGroup[RefusedError]) -> RefusedError:

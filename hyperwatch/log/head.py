@@ -101,6 +101,7 @@ class Head:
 
     Attributes:
         looked_s: when the files were last found to hold no more whole lines, by the event loop's clock; -inf before.
+        pending_bytes: what was taken from the files and has not been delivered.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Head:
         self.counters = counters or Counters()
         self.stopped = False
         self.looked_s = -math.inf
+        self.pending_bytes = 0
 
     def stop(self) -> None:
         """Ends reading. What was read is still decoded and, but for a gate, delivered; then `run` returns."""
@@ -185,6 +187,7 @@ class Head:
                 await self._unreadable(error)
                 continue
             if span is not None:
+                self.pending_bytes += span.end - span.offset
                 await spans.send(span)
             elif self._changes is None:
                 return
@@ -301,6 +304,7 @@ class Head:
                         logger.debug(
                             "📡 {} orders delivered to {} clients (batch {})", part.events, clients, slot.number
                         )
+                self.pending_bytes -= slot.span.end - slot.span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
         if self._gate is None:
