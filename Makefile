@@ -2,7 +2,7 @@
 # make test          installs the tests' tools and runs the tests
 # make test-slow     the long ones too
 # make lint          ruff, flake8-async, mypy, import-linter
-# make docs          makes docs/commands.md from the program
+# make docs          makes the references of commands, configuration and metrics from the program
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
@@ -47,6 +47,7 @@ COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_metrics.py
 
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt

@@ -60,10 +60,10 @@ def _every(value: Callable[[Sign], float | Histogram]) -> Callable[[Vitals], _Va
 def _classes(vitals: Vitals) -> _Values:
     """Every class from the start, so that an increase from nothing is one; a stream without statuses has none."""
     for sign in vitals.signs.values():
-        classes = sign.counters.classes()
-        if not classes and sign.counters.events:
+        if sign.counters.events and not sign.counters.statuses:
             yield (sign.stream, ""), sign.counters.events
             continue
+        classes = sign.counters.classes()
         for each in StatusClass:
             yield (sign.stream, each.value), classes[each.value]
 

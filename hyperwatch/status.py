@@ -63,6 +63,7 @@ class StreamStatus(_Camel):
     gaps: dict[str, int]
     classes: dict[str, int]
     statuses: dict[str, int]
+    other_statuses: int
     coins: list[tuple[str, int]]
     """The busiest of what was decoded last, and how many events they had of it."""
     block: int | None
@@ -186,6 +187,7 @@ def _stream(sign: Sign) -> StreamStatus:
         gaps=dict(counters.gaps),
         classes=dict(counters.classes()),
         statuses=dict(counters.statuses.most_common()),
+        other_statuses=counters.other_statuses,
         coins=_coins(sign.feed.ring),
         block=end.block,
         block_time=_time_ms(end.time),

@@ -82,7 +82,7 @@ class Sign:
     feed: Pipeline
     counters: Counters
     caught_up_s: float
-    """When nothing was left in the files that could be read, by the event loop's clock."""
+    """When nothing was left in the files that could be read, by that clock."""
     written_ns: int
     """When the node wrote last, as far as its files tell; when the service started, before."""
     looked_s: float
@@ -120,6 +120,7 @@ class Vitals:
         stall_s: how long a node may write nothing.
         behind_s: how far hyperwatch may be behind it.
         now_ns: the wall clock, UTC.
+        now_s: the clock by which spans are measured; the event loop's, as the head's.
 
     Attributes:
         counters: of every stream.
@@ -128,7 +129,13 @@ class Vitals:
     """
 
     def __init__(
-        self, guard: Guard, *, stall_s: float, behind_s: float, now_ns: Callable[[], int] = time.time_ns
+        self,
+        guard: Guard,
+        *,
+        stall_s: float,
+        behind_s: float,
+        now_ns: Callable[[], int] = time.time_ns,
+        now_s: Callable[[], float] = trio.current_time,
     ) -> None:
         self.guard = guard
         self.counters: defaultdict[str, Counters] = defaultdict(Counters)
@@ -139,12 +146,13 @@ class Vitals:
         self._stall_s = stall_s
         self._behind_s = behind_s
         self._now_ns = now_ns
+        self._now_s = now_s
         self._looking = trio.CapacityLimiter(1)  # of all that ever hang, one thread is lost
 
     def follow(self, feeds: Sequence[Pipeline], records: Records) -> None:
         """These are the feeds from now on."""
         self.records = records
-        now_s = trio.current_time()
+        now_s = self._now_s()
         old = self.signs
         self.signs = {}
         for feed in feeds:
@@ -197,7 +205,7 @@ class Vitals:
                 yield Trouble("hyperwatch_behind", text)
 
     def _note(self, sign: Sign, found: Backlog | None) -> None:
-        now_s, now_ns = trio.current_time(), self._now_ns()
+        now_s, now_ns = self._now_s(), self._now_ns()
         head, before, after = sign.feed.head, sign.last, _copy(sign.counters)
         if found is not None:
             sign.written_ns = found.written_ns or sign.written_ns

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hyperwatch import __version__
-from hyperwatch.cli import demo, gaps, replay, run, simulate, watch
+from hyperwatch.cli import demo, gaps, healthcheck, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
@@ -47,6 +47,7 @@ for _command in (
     demo.command,
     gaps.gaps,
     gaps.quarantine,
+    healthcheck.command,
 ):
     program.add_command(_command)
 

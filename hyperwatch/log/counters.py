@@ -11,14 +11,13 @@ import attrs
 
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.node.keys import OrderKeys
-from hyperwatch.node.statuses import class_of_name
+from hyperwatch.node.statuses import StatusClass, class_of_name
 
-__all__ = ["BOUNDS_MS", "OTHER", "Counters", "Histogram"]
+__all__ = ["BOUNDS_MS", "Counters", "Histogram"]
 
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000)
 """The upper ends of a histogram's buckets, each within its bucket; one more has no end."""
 
-OTHER = "other"
 _STATUSES = 256  # told apart; 29 are known, and foreign data may have any number
 
 _STATUS = attrgetter("status")
@@ -62,6 +61,8 @@ class Counters:
     """By reason."""
     statuses: Counter[str] = attrs.Factory(Counter)
     """Events by status, at most _STATUSES of them; empty for streams whose events have none."""
+    other_statuses: int = 0
+    """Events of other statuses."""
     block_to_write: Histogram = attrs.Factory(Histogram)
     """From a block's time to the node's writing it; once for all that was read of a block together."""
     write_to_read: Histogram = attrs.Factory(Histogram)
@@ -80,8 +81,7 @@ class Counters:
         for entry in batch.entries:
             self._entry(entry)
         while len(self.statuses) > _STATUSES:
-            _, count = self.statuses.popitem()  # what came last
-            self.statuses[OTHER] += count
+            self.other_statuses += self.statuses.popitem()[1]  # what came last
 
     def sent(self, batch: Batch, now_ms: int) -> None:
         """It has been handed to the clients at the head."""
@@ -90,7 +90,7 @@ class Counters:
 
     def classes(self) -> Counter[str]:
         """Events by the class of their status, by its name alone: looking at every event would cost too much here."""
-        found: Counter[str] = Counter()
+        found = Counter({StatusClass.UNKNOWN.value: self.other_statuses})
         for status, count in self.statuses.items():
             found[class_of_name(status).value] += count
         return found
