@@ -1,6 +1,7 @@
 # make demo          installs hyperwatch and shows it at work, no node needed (make demo SECONDS=10 ends by itself)
 # make test          installs the tests' tools and runs the tests
 # make test-slow     the long ones too
+# make test-page     the page, in a browser: pictures are kept in build/page
 # make lint          ruff, flake8-async, mypy, import-linter
 # make docs          makes the references of commands, configuration and metrics from the program
 # make constraints   pins every dependency anew
@@ -10,7 +11,7 @@ SECONDS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint docs constraints clean
+.PHONY: demo test test-slow test-page lint docs constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -20,6 +21,10 @@ test: .venv/dev-stamp
 
 test-slow: .venv/dev-stamp
 	$(BIN)/python -m pytest
+
+test-page: .venv/dev-stamp
+	mkdir -p build/page
+	HYPERWATCH_ARTIFACTS=build/page $(BIN)/python -m pytest tests/test_page.py
 
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .

@@ -334,7 +334,9 @@ async def test_how_far_a_client_is_behind_is_said_in_blocks_and_in_time(path: Pa
     with trio.fail_after(20):
         async with running(path.parents[3]) as port, connected(port) as client:
             await client.subscribe(type="orders", **{"from": "earliest"})
-            status = await document_where(port, "/status", lambda found: any(each["blocks"] is not None for each in found["clients"]))
+            status = await document_where(
+                port, "/status", lambda found: any(each["blocks"] is not None for each in found["clients"])
+            )
     seen = status["clients"][0]
     assert status["clientsBehind"] == 1
     assert 1000 - 28 < seen["blocks"] < 1000
