@@ -105,7 +105,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def text(browser: webdriver.Chrome, selector: str) -> str:
-    return browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+    return str(browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
 
 def seen(browser: webdriver.Chrome, selector: str, holds: Callable[[str], T], within_s: float = 30) -> T:
