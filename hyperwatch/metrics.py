@@ -22,7 +22,7 @@ from hyperwatch.feed.server import Server
 from hyperwatch.log.counters import BOUNDS_MS, Histogram
 from hyperwatch.log.gaps import REASONS
 from hyperwatch.node.statuses import StatusClass
-from hyperwatch.status import connections, python
+from hyperwatch.status import python
 from hyperwatch.vitals import Sign, Vitals
 
 __all__ = ["METRICS", "PREFIX", "Definition", "exposition", "metrics_server"]
@@ -84,16 +84,16 @@ def _evictions(vitals: Vitals) -> _Values:
 
 
 def _subscriptions(vitals: Vitals) -> _Values:
-    counts = {sign.feed.ring.end.directory: 0 for sign in vitals.signs.values()}
-    for connection in connections(vitals):
+    counts = {sign.pipeline.ring.end.directory: 0 for sign in vitals.signs.values()}
+    for connection in vitals.connections():
         for subscription in connection.subscriptions:
             if subscription.cursor.directory in counts:
                 counts[subscription.cursor.directory] += 1
-    return [((sign.stream,), counts[sign.feed.ring.end.directory]) for sign in vitals.signs.values()]
+    return [((sign.stream,), counts[sign.pipeline.ring.end.directory]) for sign in vitals.signs.values()]
 
 
 def _clients_behind(vitals: Vitals) -> _Values:
-    late = [any(not each.live for each in connection.subscriptions) for connection in connections(vitals)]
+    late = [any(not each.live for each in connection.subscriptions) for connection in vitals.connections()]
     return [((), sum(late))]
 
 
@@ -122,12 +122,12 @@ METRICS = (
                _every(lambda sign: sign.counters.write_to_read), _STREAM),
     Definition("read_to_sent_seconds", "histogram", "From our reading to having sent to every client at the head that wants it.",
                _every(lambda sign: sign.counters.read_to_sent), _STREAM),
-    Definition("pending_bytes", "gauge", "Taken from the files, and on the way through the workers.", _every(lambda sign: sign.feed.head.pending_bytes), _STREAM),
-    Definition("ring_bytes", "gauge", "What the warm head of the log weighs in memory.", _every(lambda sign: sign.feed.ring.weight_bytes), _STREAM),
-    Definition("worker_tokens", "gauge", "Workers.", _every(lambda sign: sign.feed.head.limiter.total_tokens), _STREAM),
-    Definition("worker_tokens_used", "gauge", "Those at work.", _every(lambda sign: sign.feed.head.limiter.borrowed_tokens), _STREAM),
+    Definition("pending_bytes", "gauge", "Taken from the files, and on the way through the workers.", _every(lambda sign: sign.pipeline.head.pending_bytes), _STREAM),
+    Definition("ring_bytes", "gauge", "What the warm head of the log weighs in memory.", _every(lambda sign: sign.pipeline.ring.weight_bytes), _STREAM),
+    Definition("worker_tokens", "gauge", "Workers.", _every(lambda sign: sign.pipeline.head.limiter.total_tokens), _STREAM),
+    Definition("worker_tokens_used", "gauge", "Those at work.", _every(lambda sign: sign.pipeline.head.limiter.borrowed_tokens), _STREAM),
     Definition("subscriptions", "gauge", "Subscriptions of all clients.", _subscriptions, _STREAM),
-    Definition("clients", "gauge", "WebSocket clients.", lambda vitals: [((), len(list(connections(vitals))))]),
+    Definition("clients", "gauge", "WebSocket clients.", lambda vitals: [((), len(vitals.connections()))]),
     Definition("clients_behind", "gauge", "Those with a subscription that is not at the head.", _clients_behind),
     Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
     Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),
@@ -183,4 +183,4 @@ def metrics_server(vitals: Vitals) -> Server:
         await trio.lowlevel.checkpoint()
         return Answer(HTTPStatus.OK, text(), CONTENT_TYPE_LATEST)
 
-    return Server(guard=Guard(), routes={"/metrics": Route(answer, free=True)})
+    return Server({}, Guard(), {"/metrics": Route(answer, free=True)})

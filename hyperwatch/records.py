@@ -19,6 +19,7 @@ from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import begin
 from hyperwatch.log.state import DamageRecord, GapRecord, State, damage_record, gap_record
+from hyperwatch.node.streams import Stream
 
 __all__ = ["Records"]
 
@@ -35,9 +36,10 @@ class Records:
     Args:
         state: where they are kept; None: only in the log.
         now_s: the clock that complaints are spaced by.
-        counters: of each stream; are kept.
+        counters: of each stream.
 
     Attributes:
+        counters: those; are kept, here as far as gaps and unreadable lines go.
         gaps: the newest of the ledger, oldest first.
         unreadable: the newest of this run, without their bytes.
     """
@@ -48,7 +50,7 @@ class Records:
         now_s: Callable[[], float] = time.monotonic,
         counters: defaultdict[str, Counters] | None = None,
     ) -> None:
-        self._counters = defaultdict(Counters) if counters is None else counters
+        self.counters = defaultdict(Counters) if counters is None else counters
         self._state = state
         self._now_s = now_s
         self._complained_s = -_COMPLAIN_S
@@ -77,19 +79,19 @@ class Records:
         if self._state is not None:
             self._try(self._state.note, [gap])
 
-    async def save_places(self, ring: Ring) -> None:
-        """Remembers where the head is, once in _SAVE_S where it has moved. Does not end."""
+    async def save_places(self, stream: Stream, ring: Ring) -> None:
+        """Remembers where a stream's head is, once in _SAVE_S where it has moved. Does not end."""
         saved: Cursor | None = None
         while True:
             await trio.sleep(_SAVE_S)
             if self._state is not None and ring.end is not saved:
                 saved = ring.end
-                await trio.to_thread.run_sync(self._try, self._state.save_head, saved)
+                await trio.to_thread.run_sync(self._try, self._state.save_head, stream.name, saved)
 
-    def save_last(self, cursor: Cursor) -> None:
-        """Remembers where the head was in the end. Blocking."""
+    def save_last(self, stream: Stream, cursor: Cursor) -> None:
+        """Remembers where a stream's head was in the end. Blocking."""
         if self._state is not None:
-            self._try(self._state.save_head, cursor)
+            self._try(self._state.save_head, stream.name, cursor)
 
     def since_last_time(self, log: Log, start: Cursor) -> Cursor:
         """Notes the time that hyperwatch was not running, and what of it is gone. Blocking.
@@ -101,7 +103,7 @@ class Records:
         Returns:
             The same place, with the highest block that was ever read: a node may be in the middle of a repeat.
         """
-        last = self._state.head if self._state is not None else None
+        last = self._state.heads.get(log.stream.name) if self._state is not None else None
         if last is None or (last.directory == start.directory and last.places == start.places):
             return start
         gone, left = begin(log, last).gap, last
@@ -115,15 +117,17 @@ class Records:
 
     def _keep(self, batch: Batch, gaps: list[Gap]) -> None:
         self._say(gaps)
-        self.unreadable.extend(damage_record(batch.file, attrs.evolve(damage, data=b"")) for damage in batch.damage)
+        # Hours of several streams have the same names, so the whole path under the data directory.
+        file = f"{batch.before.directory}/hourly/{batch.file}"
+        self.unreadable.extend(damage_record(file, attrs.evolve(damage, data=b"")) for damage in batch.damage)
         if self._state is not None:
             self._try(self._state.note, gaps)
-            if self._try(self._state.keep, batch.file, batch.damage):
-                self._counters[batch.stream].quarantined += len(batch.damage)
+            if self._try(self._state.keep, file, batch.damage):
+                self.counters[batch.stream].quarantined += len(batch.damage)
 
     def _say(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:
-            self._counters[gap.stream].gaps[gap.reason] += 1
+            self.counters[gap.stream].gaps[gap.reason] += 1
             self.gaps.append(gap_record(gap))
             logger.warning(
                 "gap: {} of {}: {}; from block {} ({} events of it read) to block {}; {}",

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-import attrs
 import trio
 from loguru import logger
 
@@ -24,86 +23,28 @@ from hyperwatch.config import Address, Config
 from hyperwatch.doors import Doors, warn_of_open_doors
 from hyperwatch.endpoints import routes
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
-from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Log, Tree, find_trees
-from hyperwatch.log.head import Changes, Gate, Head
-from hyperwatch.log.past import Past, polite_pause
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head, begin
+from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import POLL_S, Watch
 from hyperwatch.lookout import another_layout, say_stalls
 from hyperwatch.metrics import metrics_server
-from hyperwatch.node.streams import ORDERS
+from hyperwatch.node.streams import ORDERS, STREAMS
+from hyperwatch.pipeline import place_to_begin
 from hyperwatch.records import Records
+from hyperwatch.report import report
+from hyperwatch.streams import Feed
 from hyperwatch.vitals import Vitals
 
-__all__ = ["Feed", "listen", "run", "serve", "stop_on_signals"]
+__all__ = ["listen", "run", "serve", "stop_on_signals"]
 
-REPORT_S = 10.0
 _DRAIN_S = 4.0  # for batches that were read when the stop came; with _CLOSE_S within 8 s, as supervisors expect
 _STOP_S = 8.0
 _CLOSE_S = 2.0  # for the clients' part of the closing handshake
 _GOODBYE = (1001, "shutting down")
 _ANOTHER_LAYOUT = (1012, "the node writes another layout now: connect again and resume by your cursors")
-
-
-@attrs.frozen
-class Feed:
-    """A log and everything that serves it."""
-
-    log: Log
-    ring: Ring
-    hub: Hub
-    head: Head
-    server: Server
-
-    @classmethod
-    def of(
-        cls,
-        log: Log,
-        start: Cursor,
-        *,
-        ring_bytes: int,
-        workers: int,
-        deadline_s: float,
-        changes: Changes | None,
-        gate: Gate | None = None,
-        records: Records | None = None,
-        doors: Doors | None = None,
-        counters: Counters | None = None,
-    ) -> Feed:
-        """Builds one that begins at `start`. Nothing runs yet."""
-        records = records or Records(None)
-        doors = doors or Doors()
-        ring = Ring(start, ring_bytes)
-        hub = Hub(ring)
-        server = Server(hub, Past(log, ring, records.note), doors.guard, doors.routes)
-
-        def pause() -> None:
-            if server.connections:
-                polite_pause()
-            else:
-                trio.from_thread.check_cancelled()  # nobody waits: full speed
-
-        head = Head(
-            log,
-            start,
-            ring,
-            hub.publish,
-            changes=changes,
-            workers=workers,
-            deadline_s=deadline_s,
-            pause=pause,
-            gate=gate,
-            found=records.found,
-            counters=counters,
-        )
-        return cls(log, ring, hub, head, server)
 
 
 async def run(  # noqa: ASYNC128  `serve` calls started()
@@ -123,7 +64,8 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
     doors = Doors.of(config)
     vitals = Vitals(doors.guard, stall_s=config.stall_s, behind_s=config.behind_s)
     doors = doors.with_routes(routes(vitals))
-    tree, since, stopping = await _find_tree(config), None, trio.Event()
+    tree, stopping = await _find_tree(config), trio.Event()
+    since: dict[str, Cursor] = {}
     with (
         _closing(await listen(config.listen)) as listeners,
         _closing(await listen(config.metrics_listen, "--metrics-listen")) as metrics_listeners,
@@ -172,7 +114,7 @@ def _again(listeners: list[trio.SocketListener]) -> AbstractContextManager[list[
 
 async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
-    since: Cursor | None,
+    since: dict[str, Cursor],
     config: Config,
     doors: Doors,
     vitals: Vitals,
@@ -180,16 +122,27 @@ async def _follow(  # noqa: ASYNC128  as `run`
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
     task_status: trio.TaskStatus[int],
-) -> tuple[Tree | None, Cursor]:
+) -> tuple[Tree | None, dict[str, Cursor]]:
     """Serves one layout, from its newest complete line or since another layout's cursor.
 
+    Args:
+        tree: the order statuses. The other streams are found beside them.
+        since: where reading ended in another layout, by stream.
+        config: the settings.
+        doors: who may come in.
+        vitals: are told of the feed.
+        listeners: open; closed in the end.
+        stopping: ends it.
+        task_status: is told the port.
+
     Returns:
-        (the layout that the node writes instead now, None where a signal came; where reading ended).
+        (the order statuses' layout from now on, None where a signal came; where reading ended).
     """
-    successor: Tree | None = None
+    successor = tree
     with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
         records = Records(state, counters=vitals.counters)
-        start = await trio.to_thread.run_sync(_start, tree, since, records)
+        await trio.to_thread.run_sync(records.recall)
+        start = await trio.to_thread.run_sync(place_to_begin, tree, since.get(ORDERS.name), records)
         feed = Feed.of(
             tree,
             start,
@@ -199,41 +152,31 @@ async def _follow(  # noqa: ASYNC128  as `run`
             changes=watch,
             records=records,
             doors=doors,
-            counters=vitals.counters[tree.stream.name],
         )
-        vitals.follow([feed], records)
+        feed = await feed.with_others(config, records, since)
+        vitals.follow(feed, records)
 
         async def leave_for_another_layout() -> None:
             nonlocal successor
-            successor = await another_layout(tree, feed.ring)
+            successor = await another_layout(tree, feed.main.ring)
             logger.warning("the node writes {} now: going on there by block", successor.hourly)
-            feed.head.finish()
+            feed.main.head.finish()
 
         try:
             async with trio.open_nursery() as root:
-                root.start_soon(_report, feed, vitals)
-                root.start_soon(say_stalls, feed.ring, config.stall_s)
-                root.start_soon(records.save_places, feed.ring)
+                root.start_soon(report, feed, vitals)
+                root.start_soon(say_stalls, feed.main.ring, config.stall_s)
+                root.start_soon(records.save_places, ORDERS, feed.main.ring)
                 if config.layout is None:
                     root.start_soon(leave_for_another_layout)
                 await serve(feed, listeners, stopping, task_status, goodbye=_ANOTHER_LAYOUT)
                 root.cancel_scope.cancel("the service has ended")
         finally:
-            records.save_last(feed.ring.end)  # blocking, and short: nothing else runs any more
-    logger.info("stopped at {}", _place(feed.ring.end))
-    return None if feed.head.stopped else successor, feed.ring.end
-
-
-def _start(tree: Tree, since: Cursor | None, records: Records) -> Cursor:
-    """Where the head begins. Blocking."""
-    records.recall()
-    if since is None:
-        logger.info("reading {} from its newest complete line", tree.hourly)
-        return records.since_last_time(tree, at_head(tree))
-    start = begin(tree, since)
-    if start.gap is not None:
-        records.note(start.gap)
-    return start.cursor
+            ends = {pipeline.log.stream.name: pipeline.ring.end for pipeline in feed.pipelines}
+            for name, end in ends.items():
+                records.save_last(STREAMS[name], end)  # blocking, and short: nothing else runs any more
+    logger.info("stopped at {}", _place(feed.main.ring.end))
+    return None if feed.main.head.stopped else successor, ends
 
 
 async def serve(
@@ -265,7 +208,7 @@ async def serve(
         await stopping.wait()
         backstop.start()
         feed.server.refuse()
-        feed.head.stop()
+        feed.main.head.stop()
         draining.deadline = trio.current_time() + _DRAIN_S
 
     async with trio.open_nursery() as connections:
@@ -274,15 +217,15 @@ async def serve(
             accepting.start_soon(
                 partial(trio.serve_listeners, feed.server.handle, listeners, handler_nursery=connections)
             )
-            accepting.start_soon(feed.hub.tell_positions)
+            accepting.start_soon(feed.main.hub.tell_positions)
             port = listeners[0].socket.getsockname()[1]
             logger.info("the feed is at ws://{}/ws", _address(listeners[0]))
             task_status.started(port)
             with draining:
                 if before is not None:
                     await before()
-                await feed.head.run()
-                if after is not None and not feed.head.stopped:
+                await feed.run()
+                if after is not None and not feed.main.head.stopped:
                     await after()
             if draining.cancelled_caught:
                 logger.warning(
@@ -290,7 +233,7 @@ async def serve(
                 )
             accepting.cancel_scope.cancel("the head has ended")
         with trio.move_on_after(_CLOSE_S) as closing:
-            await feed.server.close(*(_GOODBYE if feed.head.stopped else goodbye))
+            await feed.server.close(*(_GOODBYE if feed.main.head.stopped else goodbye))
         if closing.cancelled_caught:
             logger.warning("{} clients did not say goodbye within {} s", len(feed.server.connections), _CLOSE_S)
         connections.cancel_scope.cancel("the service has ended")
@@ -344,7 +287,7 @@ async def _wait_for_tree(
     )
     tree = None
     async with trio.open_nursery() as nursery:
-        lobby = Server(guard=doors.guard, routes=doors.routes)
+        lobby = Server({}, doors.guard, doors.routes)
         nursery.start_soon(trio.serve_listeners, lobby.handle, listeners)
         while tree is None and not stopping.is_set():
             with trio.move_on_after(POLL_S):
@@ -359,23 +302,6 @@ async def _find_tree(config: Config) -> Tree | None:
     if config.layout is not None:
         return Tree(config.data_dir, ORDERS, config.layout, config.grace_s)
     return trees[0] if trees else None
-
-
-async def _report(feed: Feed, vitals: Vitals) -> None:
-    """Says every REPORT_S what has happened since the last time."""
-    last = attrs.evolve(feed.head.counters)
-    while True:
-        await trio.sleep(REPORT_S)
-        now = attrs.evolve(feed.head.counters)
-        moment = vitals.signs[feed.log.stream.name].now
-        lag_bytes, lag_s = (moment.lag_bytes, moment.lag_s) if moment else (0, 0.0)
-        counts = {name: getattr(now, name) - getattr(last, name) for name in ("lines", "events", "failures", "batches")}
-        logger.bind(lag_bytes=lag_bytes, lag_s=lag_s, clients=len(feed.server.connections), **counts).info(
-            "last {:g} s: {lines} lines, {events} orders, {failures} failures, {batches} batches; "
-            "lag {} bytes, {:.3f} s; {} clients",
-            REPORT_S, lag_bytes, lag_s, len(feed.server.connections), **counts,
-        )  # fmt: skip
-        last = now
 
 
 def _place(cursor: Cursor) -> str:

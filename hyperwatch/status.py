@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from operator import attrgetter
 
 import msgspec
@@ -130,7 +129,7 @@ class Status(_Camel):
 def status(vitals: Vitals, now_ms: int) -> Status:
     """How the service is."""
     troubles = vitals.troubles()
-    clients = [_client(each, vitals) for each in connections(vitals)]
+    clients = [_client(each, vitals) for each in vitals.connections()]
     records = vitals.records
     return Status(
         protocol=PROTOCOL,
@@ -165,16 +164,11 @@ def python() -> str:
     return ".".join(map(str, sys.version_info[:3]))
 
 
-def connections(vitals: Vitals) -> Iterator[Connection]:
-    """The clients of all servers."""
-    return (connection for server in vitals.servers for connection in server.connections)
-
-
 def _stream(sign: Sign) -> StreamStatus:
-    counters, now, head, end = sign.counters, sign.now, sign.feed.head, sign.feed.ring.end
+    counters, now, head, end = sign.counters, sign.now, sign.pipeline.head, sign.pipeline.ring.end
     return StreamStatus(
         stream=sign.stream,
-        layout=sign.feed.log.layout.label,
+        layout=sign.pipeline.log.layout.label,
         lines=counters.lines,
         events=counters.events,
         repeated=counters.repeated,
@@ -188,7 +182,7 @@ def _stream(sign: Sign) -> StreamStatus:
         classes=dict(counters.classes()),
         statuses=dict(counters.statuses.most_common()),
         other_statuses=counters.other_statuses,
-        coins=_coins(sign.feed.ring),
+        coins=_coins(sign.pipeline.ring),
         block=end.block,
         block_time=_time_ms(end.time),
         lag_bytes=now.lag_bytes if now else 0,
@@ -197,7 +191,7 @@ def _stream(sign: Sign) -> StreamStatus:
         block_to_write=_latency(counters.block_to_write),
         write_to_read=_latency(counters.write_to_read),
         read_to_sent=_latency(counters.read_to_sent),
-        ring_bytes=sign.feed.ring.weight_bytes,
+        ring_bytes=sign.pipeline.ring.weight_bytes,
         pending_bytes=head.pending_bytes,
         workers=int(head.limiter.total_tokens),
         workers_busy=head.limiter.borrowed_tokens,
@@ -241,7 +235,7 @@ def _coins(ring: Ring) -> list[tuple[str, int]]:
 
 def _client(connection: Connection, vitals: Vitals) -> ClientStatus:
     behind = [subscription for subscription in connection.subscriptions if not subscription.live]
-    rings = {sign.feed.ring.end.directory: sign.feed.ring for sign in vitals.signs.values()}
+    rings = {sign.pipeline.ring.end.directory: sign.pipeline.ring for sign in vitals.signs.values()}
     far = [_distance(each, rings[each.cursor.directory]) for each in behind if each.cursor.directory in rings]
     return ClientStatus(
         peer=connection.peer,

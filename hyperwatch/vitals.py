@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Literal
 
 import attrs
 import trio
 
 from hyperwatch.errors import DataError
+from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.server import Server
 from hyperwatch.log.counters import BOUNDS_MS, Counters, Histogram
-from hyperwatch.log.files import Backlog, Log, Tree, backlog
-from hyperwatch.log.head import Head
-from hyperwatch.log.ring import Ring
+from hyperwatch.log.files import Backlog, Tree, backlog
+from hyperwatch.pipeline import Pipeline
 from hyperwatch.records import Records
+from hyperwatch.streams import Feed
 
 __all__ = ["LOOK_S", "Moment", "Sign", "Trouble", "Vitals", "quantile_ms"]
 
@@ -26,30 +25,6 @@ LOOK_S = 1.0
 _MOMENTS = 300  # five minutes of a stream: 100 KiB
 _HANGS_S = 5.0  # the files' sizes are there in a millisecond; a disk that does not answer is not waited for
 _LOOKED_S = 2.0  # the head looks every quarter of a second
-
-
-class Pipeline(Protocol):
-    """A log and what serves it; `service.Feed` is one."""
-
-    @property
-    def log(self) -> Log:
-        """The files."""
-
-    @property
-    def ring(self) -> Ring:
-        """What was decoded last."""
-
-    @property
-    def head(self) -> Head:
-        """Reads them."""
-
-    @property
-    def hub(self) -> Hub:
-        """Pushes."""
-
-    @property
-    def server(self) -> Server:
-        """Has the clients."""
 
 
 @attrs.frozen
@@ -79,7 +54,7 @@ class Moment:
 class Sign:
     """What is known of one stream."""
 
-    feed: Pipeline
+    pipeline: Pipeline
     counters: Counters
     caught_up_s: float
     """When nothing was left in the files that could be read, by that clock."""
@@ -93,7 +68,7 @@ class Sign:
     @property
     def stream(self) -> str:
         """Its name."""
-        return self.feed.log.stream.name
+        return self.pipeline.log.stream.name
 
     @property
     def now(self) -> Moment | None:
@@ -124,7 +99,8 @@ class Vitals:
 
     Attributes:
         counters: of every stream.
-        signs: of every stream that is or was served, by its name.
+        signs: of every stream that is followed, by its name; those of order statuses first.
+        records: what was found.
         looks: how many there were.
     """
 
@@ -147,26 +123,32 @@ class Vitals:
         self._behind_s = behind_s
         self._now_ns = now_ns
         self._now_s = now_s
+        self._feed: Feed | None = None
         self._looking = trio.CapacityLimiter(1)  # of all that ever hang, one thread is lost
 
-    def follow(self, feeds: Sequence[Pipeline], records: Records) -> None:
-        """These are the feeds from now on."""
+    def follow(self, feed: Feed, records: Records) -> None:
+        """This is the feed from now on."""
+        self._feed = feed
         self.records = records
-        now_s = self._now_s()
-        old = self.signs
-        self.signs = {}
-        for feed in feeds:
-            name = feed.log.stream.name
-            counters = self.counters[name]
-            fresh = Sign(feed, counters, now_s, self._now_ns(), now_s, _copy(counters))
-            self.signs[name] = fresh
-            if name in old:
-                fresh.moments = old[name].moments
+        self._meet()
 
-    @property
-    def servers(self) -> list[Server]:
-        """Those of the feeds, each once."""
-        return list(dict.fromkeys(sign.feed.server for sign in self.signs.values()))
+    def connections(self) -> Collection[Connection]:
+        """The clients."""
+        return () if self._feed is None else self._feed.server.connections
+
+    def _meet(self) -> None:
+        """Streams may have been found since the last look, or are read in another layout now."""
+        now_s, old = self._now_s(), self.signs
+        self.signs = {}
+        for pipeline in () if self._feed is None else self._feed.pipelines:
+            name = pipeline.log.stream.name
+            known = old.get(name)
+            if known is None or known.pipeline is not pipeline:
+                counters = self.counters[name]
+                sign = Sign(pipeline, counters, now_s, self._now_ns(), now_s, _copy(counters))
+                sign.moments.extend(known.moments if known is not None else ())
+                known = sign
+            self.signs[name] = known
 
     async def watch(self) -> None:
         """Looks every LOOK_S. Does not end."""
@@ -176,11 +158,12 @@ class Vitals:
 
     async def look(self) -> None:
         """Looks once; a disk that does not answer takes no more than _HANGS_S a stream."""
+        self._meet()
         for sign in list(self.signs.values()):
             found: Backlog | None = None
             with trio.move_on_after(_HANGS_S):
                 found = await trio.to_thread.run_sync(
-                    _measure, sign.feed, abandon_on_cancel=True, limiter=self._looking
+                    _measure, sign.pipeline, abandon_on_cancel=True, limiter=self._looking
                 )
             self._note(sign, found)
         self.looks += 1
@@ -194,7 +177,7 @@ class Vitals:
         if idle_s >= self._stall_s:
             text = f"the node has written nothing for {idle_s:.0f} s; is it running, and has it peers?"
             troubles.append(Trouble("node_stale", text))
-        if any(sign.feed.head.stopped for sign in self.signs.values()):
+        if any(sign.pipeline.head.stopped for sign in self.signs.values()):
             troubles.append(Trouble("stopping", "the service ends"))
         return troubles
 
@@ -206,7 +189,7 @@ class Vitals:
 
     def _note(self, sign: Sign, found: Backlog | None) -> None:
         now_s, now_ns = self._now_s(), self._now_ns()
-        head, before, after = sign.feed.head, sign.last, _copy(sign.counters)
+        head, before, after = sign.pipeline.head, sign.last, _copy(sign.counters)
         if found is not None:
             sign.written_ns = found.written_ns or sign.written_ns
             # What is left where the head has just looked is a line that is not complete yet.
@@ -253,12 +236,12 @@ def quantile_ms(counts: Sequence[int], share: float) -> float | None:
     return float(BOUNDS_MS[-1])
 
 
-def _measure(feed: Pipeline) -> Backlog | None:
+def _measure(pipeline: Pipeline) -> Backlog | None:
     """None where the files cannot be read; the head says so. Blocking."""
-    if not isinstance(feed.log, Tree):
+    if not isinstance(pipeline.log, Tree):
         return None
     try:
-        return backlog(feed.log, feed.ring.end)
+        return backlog(pipeline.log, pipeline.ring.end)
     except (OSError, DataError):
         return None
 
@@ -266,7 +249,7 @@ def _measure(feed: Pipeline) -> Backlog | None:
 def _lag_s(sign: Sign, now_s: float, now_ns: int, *, known: bool) -> float:
     """Nothing unread is older than the last moment without any, nor than what was read last."""
     since_s = now_s - sign.caught_up_s
-    last = sign.feed.hub.last
+    last = sign.pipeline.hub.last
     written_ms = None if last is None else last.run.written_ms or last.run.time_ms
     if not known or written_ms is None:
         return since_s

@@ -19,6 +19,7 @@ from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.http import Routes
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
+from hyperwatch.feed.streams import Source
 from hyperwatch.log.files import Tree
 from hyperwatch.log.past import Past
 from hyperwatch.log.ring import Ring
@@ -51,7 +52,7 @@ async def serving(root: Path, guard: Guard | None = None, routes: Routes | None 
     append(hour_file(root, "20260505/9"), line(7, [event(1)]))
     log = Tree(root, ORDERS, Layout.STREAMING)
     ring = Ring(at_head(log), 2**20)
-    server = Server(Hub(ring), Past(log, ring), guard, routes)
+    server = Server({ORDERS.name: Source(Hub(ring), Past(log, ring))}, guard, routes)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             handle = partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1")
@@ -81,7 +82,7 @@ class Raw:
     """A client that writes bytes."""
 
     stream: trio.SocketStream
-    _data: bytes = b""
+    _data: bytearray = attrs.Factory(bytearray)
 
     async def say(self, data: bytes) -> None:
         """Raises BrokenResourceError where the server has reset the connection."""
@@ -119,7 +120,8 @@ class Raw:
     async def _take(self, count: int) -> bytes:
         while len(self._data) < count:
             self._data += await self._more()
-        taken, self._data = self._data[:count], self._data[count:]
+        taken = bytes(self._data[:count])
+        del self._data[:count]
         return taken
 
     async def _more(self) -> bytes:
@@ -129,9 +131,9 @@ class Raw:
 
     async def head(self) -> str:
         """What HTTP answers, as far as the blank line."""
-        while b"\r\n\r\n" not in self._data:
+        while (end := self._data.find(b"\r\n\r\n")) < 0:
             self._data += await self._more()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        head = await self._take(end + 4)
         return head.decode()
 
 

@@ -49,6 +49,24 @@ def event(number: int = 0, *, status: str = "open", coin: str = "BTC", user: str
     return json.dumps(whole, separators=(",", ":")).encode()
 
 
+def fill(
+    tid: int, side: str = "B", *, user: str = USER, coin: str = "BTC", crossed: bool = False, **more: object
+) -> bytes:
+    """One fill as a node writes it."""
+    body = {
+        "coin": coin, "px": "81308.0", "sz": "0.00033", "side": side, "time": TIME_MS, "startPosition": "0.20486",
+        "dir": "Open Long", "closedPnl": "0.0", "hash": "0x" + "1f" * 32, "oid": tid + 1000, "crossed": crossed,
+        "fee": "0.010866", "tid": tid, "feeToken": "USDC", "twapId": None, **more,
+    }  # fmt: skip
+    return json.dumps([user, body], separators=(",", ":")).encode()
+
+
+def diff(oid: int, *, user: str = USER, coin: str = "BTC", change: object = "remove") -> bytes:
+    """One raw book diff as a node writes it."""
+    body = {"user": user, "oid": oid, "coin": coin, "side": "B", "px": "81308.0", "raw_book_diff": change}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
 def line(block: int, events: Iterable[bytes]) -> bytes:
     """An envelope with its newline."""
     head = f'{{"local_time":"2026-05-05T17:39:13.5","block_time":"{TIME}","block_number":{block},"events":['
@@ -108,11 +126,11 @@ class Client:
         await self.say({"method": "subscribe", "subscription": subscription})
         return await self.hear("subscriptionResponse", "error")
 
-    async def collect(self, count: int) -> list[tuple[int | None, int, str]]:
-        """(block, index, event as text) of the next `count` events of `orders`."""
+    async def collect(self, count: int, channel: str = "orders") -> list[tuple[int | None, int, str]]:
+        """(block, index, event as text) of the next `count` events of `orders`, or of another channel."""
         got: list[tuple[int | None, int, str]] = []
         while len(got) < count:
-            got += places_of((await self.hear("orders"))["data"])
+            got += places_of((await self.hear(channel))["data"])
         return got
 
 

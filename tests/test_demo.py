@@ -16,7 +16,7 @@ from hyperwatch.cli import demo
 from hyperwatch.cli.live import Notices
 from hyperwatch.cli.screen import Output
 from hyperwatch.cli.table import Board
-from hyperwatch.client import connect
+from hyperwatch.client import Orders, connect
 from hyperwatch.config import Address
 from hyperwatch.errors import HyperwatchError
 from hyperwatch.node.streams import ORDERS, Layout
@@ -49,10 +49,9 @@ async def test_a_second_client_sees_orders_and_one_signal_ends_all(tmp_path: Pat
     told = b""
     while not told.endswith(b"\n"):
         told += await process.stderr.receive_some()
-    async with connect(told.split()[-1].decode()) as client:
-        await client.subscribe({"type": "orders"})
-        async for message in client:
-            if message.channel == "orders":
+    async with connect(told.split()[-1].decode(), on_break=lambda _error: None) as feed:
+        async for message in feed.orders():
+            if isinstance(message, Orders):
                 break
         process.send_signal(number)
         with trio.fail_after(3):

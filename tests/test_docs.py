@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 import click
 import pytest
 
 from hyperwatch.cli.main import program
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe, parse
+from hyperwatch.feed import frames, guard, http, info, limits, line, server, wire
+from hyperwatch.feed.ends import Why
+from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests import parse
 from hyperwatch.node.statuses import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +91,7 @@ def test_every_message_in_the_protocol_reference_is_one(text: str) -> None:
     message = json.loads(text)
     if "method" in message:
         parse(text)
-        if message["method"] != "ping":
+        if message["method"] not in ("ping", "auth"):
             assert isinstance(parse(text), Subscribe | Unsubscribe)
     else:
         assert "channel" in message
@@ -100,10 +104,49 @@ def test_the_protocol_reference_has_every_official_status() -> None:
 
 def test_the_protocol_reference_has_every_code_of_an_error() -> None:
     source = (ROOT / "hyperwatch" / "feed" / "protocol.py").read_text()
-    codes = set(re.findall(r'"((?:bad|unknown|already|invalid)-[a-z]+)"', source))
+    codes = set(re.findall(r'"((?:bad|unknown|already|invalid|too-many)-[a-z]+|unauthorized)"', source))
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert codes
     assert [code for code in codes if f"`{code}`" not in text] == []
+
+
+def test_the_table_of_limits_is_what_the_code_says() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    kib = 1024
+    silent_s = wire.BEAT_S * wire.SILENT_BEATS
+    for what, default in (
+        ("WebSocket connections", limits.DEFAULT_CONNECTIONS),
+        ("those of one address", limits.DEFAULT_CONNECTIONS_PER_ADDRESS),
+        ("handshakes and plain requests under way", guard.HANDSHAKES),
+        ("those of one address", guard.HANDSHAKES_PER_ADDRESS),
+        ("seconds for a request's head, for its body, for a token", f"{server.HANDSHAKE_S:g}"),
+        ("bytes of a request's head", http.HEAD_BYTES),
+        ("subscriptions of a connection", limits.DEFAULT_SUBSCRIPTIONS),
+        ("KiB of a message", frames.INBOUND_BYTES // kib),
+        ("frames of a message", frames.INBOUND_FRAMES),
+        ("frames a second, pings too", frames.FRAMES_PER_S),
+        ("frames in a burst", frames.FRAMES_BURST),
+        ("KiB a second", frames.BYTES_PER_S // kib),
+        ("KiB in a burst", frames.BYTES_BURST // kib),
+        ("seconds without a word from the client", f"{silent_s:g} to {silent_s + wire.BEAT_S:g}"),
+        ("seconds that a stalled socket has for a goodbye", f"{line.STALLED_S:g}"),
+        ("bytes of a request to `/info`", info.REQUEST_BYTES),
+        ("MiB of an answer to it", info.ANSWER_BYTES // kib**2),
+        ("seconds for that answer", f"{info.ANSWER_S:g}"),
+    ):
+        assert f"| {what} | {default} |" in text, what
+    assert info.AT_ONCE == 4, "docs/security.md says four at once"
+    assert [kind for kind in info.ALLOWED if f"`{kind}`" not in text] == []
+
+
+def test_every_refusal_is_in_the_page_on_security_under_its_name_and_with_its_code() -> None:
+    rows = [row.split("|")[1:-1] for row in (ROOT / "docs" / "security.md").read_text().splitlines() if row[:2] == "| "]
+    names = {name for row in rows for name in re.findall(r"`(\w+)`", row[-1])}
+    assert names == set(Why)
+    source = "".join(path.read_text() for path in (ROOT / "hyperwatch" / "feed").glob("*.py"))
+    used = set(re.findall(r"RefusedError\((?:Why\.\w+), HTTPStatus\.(\w+)", source))
+    told = {code for row in rows for cell in row for code in re.findall(r"\b\d{3}\b", cell)}
+    assert {str(HTTPStatus[name].value) for name in used} <= told
 
 
 def test_a_bad_example_would_be_found() -> None:

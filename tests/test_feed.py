@@ -217,7 +217,7 @@ async def test_unsubscribing_in_the_middle_of_the_past_ends_it(path: Path) -> No
         ('{"method":"ping"}', {"channel": "pong"}),
         ("nonsense", "Error parsing JSON into valid websocket request"),
         (b"\x00\xff", "binary messages are not understood"),
-        ('{"method":"subscribe","subscription":{"type":"trades","coin":"BTC"}}', "'trades' is not served here"),
+        ('{"method":"subscribe","subscription":{"type":"l2Book","coin":"BTC"}}', "'l2Book' is not served here"),
     ],
 )
 async def test_whatever_a_client_says_it_is_answered_and_goes_on(path: Path, said: str | bytes, answered: Any) -> None:  # noqa: ANN401

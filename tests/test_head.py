@@ -24,6 +24,7 @@ from support import append, event, events_of, hour_file, line, lines_of, until
 
 SHORT = b'{"user":"0x","status":"open","order":{"coin":"B"}}\n'
 HOUR = "20260505/9"
+DIRECTORY = "node_order_statuses_streaming"
 
 
 @attrs.define
@@ -371,7 +372,7 @@ async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: R
     assert [text[0] for text in said] == ["📦", "✅", "u", "📡"]
     assert "batch 1 taken: 2 lines" in said[0]
     assert "All parallel workers done: batch 1, 1 workers, 2 lines -> 1 orders" in said[1]
-    assert f"of {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
+    assert f"of {DIRECTORY} {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
     assert "1 orders delivered to 0 clients" in said[3]
 
 
@@ -434,7 +435,7 @@ async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
 
     await during(head, body)
     assert said[0].startswith(
-        "a worker has not ended 0.02 s after the deadline of batch 1 (1 lines of 20260505/9 at 0)"
+        "a worker has not ended 0.02 s after the deadline of batch 1 (1 lines of node_order_statuses_streaming 20260505/9 at 0)"
     )
     assert head.limiter.borrowed_tokens == 0
 

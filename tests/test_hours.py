@@ -171,3 +171,44 @@ def test_hours_follow_each_other_over_days_and_months(older: str, newer: str, *,
 
 def test_the_day_before_the_first_of_a_month_is_the_last_of_another() -> None:
     assert day_before("20260301/7") == "20260228/7"
+
+
+def test_a_new_block_behind_a_repeat_that_came_late_is_delivered_after_a_resume_too(tmp_path: Path) -> None:
+    """A node restarts in an hour's last moments, and what it writes of that hour comes when the next has begun."""
+    write(tmp_path, "20260505/22", 93, 94, 95, 96, 93, 94, 95, 96)
+    write(tmp_path, "20260505/23", 100)
+    watcher = Watcher(tmp_path, Cursor("node_order_statuses_streaming"))
+    watcher.take()
+    watcher = Watcher(tmp_path, Cursor.decode(watcher.reader.cursor.encode()))
+
+    write(tmp_path, "20260505/22", 97, 98, 97, 98, 99)
+
+    assert blocks(watcher.take()) == [(97, 0), (98, 0), (99, 0)]
+
+
+@pytest.mark.parametrize("passed", range(9))
+def test_a_resume_within_a_late_repeat_repeats_and_loses_nothing(tmp_path: Path, passed: int) -> None:
+    late = [97, 98, 95, 96, 97, 98, 99, 101]
+    write(tmp_path, "20260505/22", 93, 94, 95, 96)
+    write(tmp_path, "20260505/23", 200)
+    watcher = Watcher(tmp_path, Cursor("node_order_statuses_streaming"))
+    found = blocks(watcher.take())
+    write(tmp_path, "20260505/22", *late[:passed])
+    found += blocks(watcher.take())
+    watcher = Watcher(tmp_path, Cursor.decode(watcher.reader.cursor.encode()))
+    write(tmp_path, "20260505/22", *late[passed:])
+    found += blocks(watcher.take())
+
+    assert sorted(found) == [(block, 0) for block in (93, 94, 95, 96, 97, 98, 99, 101, 200)]
+
+
+def test_a_restart_within_a_late_hour_file_hides_none_of_its_new_blocks(tmp_path: Path) -> None:
+    write(tmp_path, "20260505/22", 7)
+    write(tmp_path, "20260506/0", 12)
+    watcher = Watcher(tmp_path, Cursor("node_order_statuses_streaming"))
+    watcher.take()
+    watcher = Watcher(tmp_path, Cursor.decode(watcher.reader.cursor.encode()))
+
+    write(tmp_path, "20260505/23", 8, 9, 8, 9, 10)
+
+    assert blocks(watcher.take()) == [(8, 0), (9, 0), (10, 0)]

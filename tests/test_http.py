@@ -17,7 +17,7 @@ import pytest
 import trio
 from guarded import asked, asked_with_head, handshake
 
-from hyperwatch import service
+from hyperwatch import service, streams
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.endpoints import routes
@@ -26,10 +26,10 @@ from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.tokens import Tokens
 from hyperwatch.log.files import Tree
-from hyperwatch.log.head import Head
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.streams import Feed
 from hyperwatch.vitals import Vitals
 from support import append, connected, event, hour_file, line, running
 
@@ -105,7 +105,7 @@ def stuck_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             trio.from_thread.check_cancelled()
 
     with monkeypatch.context() as patched:
-        patched.setattr(service, "polite_pause", pause)
+        patched.setattr(streams, "polite_pause", pause)
         try:
             yield
         finally:
@@ -173,18 +173,21 @@ class FakeHead:
 
 
 @attrs.define
-class FakeFeed:
-    """A log whose head does nothing."""
+class FakePipeline:
+    """A stream whose head does nothing, as far as vital signs look at it."""
 
     log: Tree
     ring: Ring
     hub: Hub
-    server: Server
-    fake: FakeHead
+    head: FakeHead = attrs.Factory(FakeHead)
 
-    @property
-    def head(self) -> Head:
-        return cast("Head", self.fake)
+
+@attrs.define
+class FakeFeed:
+    """A feed of one stream."""
+
+    pipelines: list[FakePipeline]
+    server: Server = attrs.Factory(lambda: Server({}))
 
 
 @attrs.define
@@ -193,7 +196,7 @@ class Watched:
 
     path: Path
     vitals: Vitals
-    feed: FakeFeed
+    head: FakeHead
     clock_s: list[float]
 
     async def after(self, seconds: float) -> Any:  # noqa: ANN401
@@ -208,7 +211,7 @@ class Watched:
         os.utime(self.path, ns=(now_ns, now_ns))
 
     def looked(self) -> None:
-        self.feed.fake.looked_s = self.clock_s[0]
+        self.head.looked_s = self.clock_s[0]
 
     @property
     def kinds(self) -> list[str]:
@@ -224,9 +227,9 @@ def watched(path: Path) -> Watched:
         Guard(), stall_s=60, behind_s=10, now_ns=lambda: NOW_NS + int(clock_s[0] * 1e9), now_s=lambda: clock_s[0]
     )
     ring = Ring(at_head(tree), 2**20)
-    feed = FakeFeed(tree, ring, Hub(ring), Server(), FakeHead())
-    vitals.follow([feed], vitals.records)
-    return Watched(path, vitals, feed, clock_s)
+    pipeline = FakePipeline(tree, ring, Hub(ring))
+    vitals.follow(cast("Feed", FakeFeed([pipeline])), vitals.records)
+    return Watched(path, vitals, pipeline.head, clock_s)
 
 
 async def test_lag_is_how_long_something_has_been_unread(watched: Watched) -> None:
@@ -247,7 +250,7 @@ async def test_a_line_that_is_not_complete_is_no_lag_while_the_head_looks(watche
     watched.looked()
     now = await watched.after(1)
     assert (now.lag_bytes, now.lag_s) == (14, 0)
-    watched.feed.fake.pending_bytes = 1  # something is on its way through the workers
+    watched.head.pending_bytes = 1  # something is on its way through the workers
     watched.looked()
     assert (await watched.after(1)).lag_s == 1
 
@@ -318,7 +321,7 @@ async def test_the_status_says_how_it_is(path: Path) -> None:
     assert stream["blockToWrite"] == {"medianMs": 350.0, "p99Ms": 497.0}
     assert len({len(column) for column in stream["moments"].values()}) == 1
     assert status["gaps"][0]["reason"] == "unreadable"
-    assert [found["file"] for found in status["unreadable"]] == ["20260505/9"]
+    assert [found["file"] for found in status["unreadable"]] == ["node_order_statuses_streaming/hourly/20260505/9"]
     (seen,) = status["clients"]
     assert (seen["subscriptions"], seen["behind"]) == (1, 0)
     assert (status["clientCount"], status["clientsBehind"], status["subscriptionCount"]) == (1, 0, 1)
@@ -401,5 +404,5 @@ async def test_the_status_is_made_once_for_all_who_ask_at_once(monkeypatch: pyte
 
 
 def test_it_says_that_it_is_stopping(watched: Watched) -> None:
-    watched.feed.fake.stopped = True
+    watched.head.stopped = True
     assert watched.kinds == ["stopping"]

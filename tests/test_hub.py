@@ -16,6 +16,7 @@ from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.protocol import Unsubscribe
+from hyperwatch.feed.streams import Source
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Orders, OrderUpdates, View
 from hyperwatch.log.batch import Batch
@@ -147,7 +148,7 @@ async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_
     log, (batch, following) = batches(tmp_path, [lines, [line(8, [event(9)])]])
     hub = Hub(Ring(batch.before, 1))  # it has let go of the entry when the rest of it is sent
     socket = FakeSocket(room=2)
-    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, hub.ring.end, 0)
     connection._subscriptions["1"] = subscription
     hub.join(subscription)
@@ -164,10 +165,29 @@ async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_
     assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 9]
 
 
+async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_nothing(tmp_path: Path) -> None:
+    log = Tree(tmp_path, ORDERS, Layout.STREAMING)
+    hub = Hub(Ring(Cursor(ORDERS.directory(Layout.STREAMING)), 10**9))
+    past, socket = Past(log, hub.ring), FakeSocket()
+    connection = Connection(socket, {ORDERS.name: Source(hub, past)})  # type: ignore[arg-type]  # as far as it is used
+    reader = await past.open(hub.ring.end)  # there is no file yet
+    subscription = Subscription(Orders(OrderFilter()), "1", connection, hub.ring.end, -1, reader=reader)
+    connection._subscriptions["1"] = subscription
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
+    hub.ring.append(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._serve_behind)
+        connection.wake()
+        await until(lambda: subscription.live)
+        nursery.cancel_scope.cancel()
+
+    assert [message["channel"] for message in socket.heard if message["channel"] != "cursor"] == ["orders", "live"]
+
+
 async def test_a_stalled_client_keeps_no_file_open(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     log, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
     hub = Hub(Ring(batch.before, 10**9))
-    connection = Connection(FakeSocket(), hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(FakeSocket(), {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     reader = Reader(log, Cursor(batch.before.directory))
     subscription = Subscription(Orders(OrderFilter()), "1", connection, batch.before, 0, reader=reader)
     subscription.sending_s = trio.current_time()
@@ -216,7 +236,7 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
             await super().send(head, tail)
 
     socket = Slow()
-    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, batch.before, 0)
     connection._subscriptions["1"] = subscription
     connection.wake()
@@ -246,7 +266,7 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
             await super().send(head, tail)
 
     socket = Slow()
-    connection = Connection(socket, hub, Past(log, hub.ring))  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Orders(OrderFilter()), "1", connection, made[0].before, 0)
     connection._subscriptions["1"] = subscription
     connection.wake()

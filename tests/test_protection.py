@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
+from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config, origin
 from hyperwatch.doors import warn_of_open_doors
 from hyperwatch.errors import UsageError
@@ -267,7 +268,7 @@ async def test_a_fault_of_ours_is_told_with_1011_and_ends_only_its_own_connectio
     async with serving(tmp_path) as at, raw(at.port) as other:
         await responsive(other)
 
-        async def fail(_: Connection) -> None:
+        async def fail(_: Connection) -> None:  # noqa: ASYNC124  stands for one that waits
             raise ZeroDivisionError
 
         monkeypatch.setattr(Connection, "run", fail)
@@ -348,8 +349,8 @@ async def test_a_client_that_takes_what_waits_for_it_is_alive_though_its_pong_is
 async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert line._STALLED_S == 1.0
-    monkeypatch.setattr(line, "_STALLED_S", 0.05)
+    assert line.STALLED_S == 1.0
+    monkeypatch.setattr(line, "STALLED_S", 0.05)
     async with serving(tmp_path) as at, raw(at.port) as stalled, raw(at.port) as other:
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)
@@ -359,13 +360,35 @@ async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.server.close, 1001, "shutting down")
             assert await other.ending() == (1001, "shutting down")
-            await other.say(frame(PING) + frame(CLOSE, (1001).to_bytes(2, "big")))  # a ping, too late to be answered
+            await other.say(frame(PING) + frame(TEXT, b'{"method":"ping"}') * 5)  # too late to be answered
+            await trio.testing.wait_all_tasks_blocked()
+            assert at.server.connections  # it waits for the client's part
+            await other.say(frame(CLOSE, (1001).to_bytes(2, "big")))
+            with pytest.raises(EOFError):
+                await other.hear()
         assert await stalled.ending() == (RESET, "")
         await at.counted({Why.STALLED: 1})
 
 
 def port_of(stream: trio.SocketStream) -> int:
     return int(stream.socket.getsockname()[1])
+
+
+async def test_what_is_being_sent_is_sent_whole_before_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the code could not be told: half a message would be before it."""
+    monkeypatch.setattr("hyperwatch.feed.connection.PONG", bytes(2**23))
+    monkeypatch.setattr(line, "STALLED_S", 10.0)
+    async with serving(tmp_path) as at, raw(at.port) as client:
+        await client.tell({"method": "ping"})
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the answer does not fit into the socket
+        await client.say(frame(TEXT, length=INBOUND_BYTES + 1))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        opcode, payload = await client.hear()
+        assert (opcode, len(payload)) == (TEXT, 2**23)
+        assert (await client.ending())[0] == 1009
+        await at.counted({Why.SIZE: 1})
 
 
 async def test_a_service_that_stops_refuses_with_503(tmp_path: Path) -> None:
@@ -464,7 +487,14 @@ async def test_a_token_in_the_header_lets_in(tmp_path: Path) -> None:
 
 async def test_a_wrong_token_in_a_header_is_answered_401_and_never_logged(tmp_path: Path, told: list[str]) -> None:
     async with serving(tmp_path, Guard(tokens=TOKENS), {"/a": Route(hello)}) as at:
-        wrong = ("Bearer wrong-wrong-wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", f"Bearer {TOKEN} {OTHER}")
+        wrong = (
+            "Bearer wrong-wrong-wrong",
+            f"Basic {TOKEN}",
+            f"Digest {TOKEN}",
+            f"Bearer {TOKEN}x",
+            "Bearer",
+            f"Bearer {TOKEN} {OTHER}",
+        )
         for value in wrong:
             status, head, said = await asked_with_head(at.port, handshake(f"Authorization: {value}"))
             assert (status, said) == (401, "this token is not known here\n")
@@ -607,6 +637,7 @@ def test_a_bad_variable_of_tokens_is_named(words: str, says: str) -> None:
         ("Origin: null", False),
         ("Origin: ", False),
         ("Origin: http://here:8000\r\nOrigin: http://there", False),
+        ("Origin: http://there\r\nOrigin: http://here:8000", False),
     ],
 )
 async def test_pages_of_other_hosts_are_refused_with_403_unless_listed(
@@ -672,7 +703,29 @@ def test_a_limit_of_open_files_that_is_below_what_clients_may_need_is_warned_of(
     assert "--max-connections 489 needs 1001" in told[0]
 
 
-async def test_the_service_does_what_its_settings_say(tmp_path: Path) -> None:
+def test_options_and_environment_make_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+    raised: list[int] = []
+    monkeypatch.setattr(trio, "run", lambda _, config: seen.append(config))
+    monkeypatch.setattr("hyperwatch.cli.run.raise_open_files", lambda: raised.append(len(seen)))
+    monkeypatch.setenv("HYPERWATCH_TOKENS", OTHER)
+    path = tmp_path / "tokens"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    options = ["--max-connections", "5", "--max-connections-per-address", "4", "--max-subscriptions", "3"]
+    options += ["--tokens-file", str(path), "--allow-origin", "http://A", "--allow-origin", "http://b"]
+
+    assert _exit_code(["run", *options, "--info-url", "http://node/info"]) == 0
+    assert raised == [0]  # before anything is opened
+    (config,) = seen
+    assert (config.limits, config.info_url) == (Limits(5, 4, 3), "http://node/info")
+    assert config.origins == {"http://a", "http://b"}
+    assert config.tokens.allow(TOKEN)
+    assert config.tokens.allow(OTHER)
+    assert not [word for word in (TOKEN, OTHER) if word in repr(config)]
+
+
+async def test_the_service_does_what_its_settings_say(tmp_path: Path, told: list[str]) -> None:
     append(hour_file(tmp_path, "20260505/9"), written(7, [event(1)]))
     settings: dict[str, Any] = {"tokens": TOKENS, "origins": frozenset(["http://desk"]), "limits": Limits(1, 1, 1)}
     with trio.fail_after(20):
@@ -685,3 +738,6 @@ async def test_the_service_does_what_its_settings_say(tmp_path: Path) -> None:
                 assert (await asked(port, handshake(f"Authorization: Bearer {TOKEN}")))[0] == 503
             assert (await asked(port, handshake("Authorization: Bearer x")))[0] == 401
             assert (await asked(port, b"POST /info HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 401
+        async with running(tmp_path, listen=Address("0.0.0.0", 0)) as port:  # noqa: S104
+            assert (await asked(port, b"POST /info HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 501
+    assert len([line for line in told if "may read the feed" in line]) == 1

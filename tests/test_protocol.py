@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -20,14 +19,13 @@ from hyperwatch.feed.protocol import (
     Unsubscribe,
     acknowledgement,
     already_subscribed,
-    parse,
 )
+from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import MESSAGE_BYTES, Message, Orders, OrderUpdates, gap, standing
 from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME_MS, USER, event, line, needs_samples, sample
@@ -84,6 +82,12 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         parse(ask(type="orders", coin="BTC"))
 
 
+NO_PLACES: list[object] = [
+    {}, [], True, {"time": "now"}, {"time": 1.5}, {"time": True}, {"time": -1}, {"time": 10**14}, {"block": 2**53},
+    {"block": None}, {"time": 1, "block": 2}, {"hour": 1}, {"time": 10**30},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "says", "code"),
     [
@@ -94,7 +98,11 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         ('{"method":"post","id":1}', '{"method":"post","id":1}: unknown method', "unknown-method"),
         ('{"method":"subscribe"}', '{"method":"subscribe"}: a subscription is missing', "bad-request"),
         ('{"method":"subscribe","subscription":7}', "Invalid subscription: no type", "invalid-subscription"),
-        (ask(type="l2Book", coin="BTC"), "'l2Book' is not served here; orders and orderUpdates are", "unknown-type"),
+        (
+            ask(type="l2Book", coin="BTC"),
+            "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates",
+            "unknown-type",
+        ),
         (ask(type="orders", coins="BTC"), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=["BTC", 5]), "coins must be a list of strings", "invalid-subscription"),
         (ask(type="orders", coins=[]), "coins is empty, which no event matches", "invalid-subscription"),
@@ -104,7 +112,11 @@ def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
         (ask(type="orders", id=5), "id must be a string", "invalid-subscription"),
         (ask(type="orders", id=""), "id has 0 characters: 1 to 64", "invalid-subscription"),
         (ask(type="orders", id="x" * 65), "id has 65 characters: 1 to 64", "invalid-subscription"),
-        (ask(type="orders", **{"from": 5}), "from must be a string", "invalid-subscription"),
+        (ask(type="orders", **{"from": 5}), 'from must be a cursor, "earliest", an object', "invalid-subscription"),
+        *(
+            (ask(type="orders", **{"from": wish}), "from must be a cursor", "invalid-subscription")
+            for wish in NO_PLACES
+        ),
         (ask(type="orders", **{"from": "yesterday"}), "the cursor is damaged", "bad-cursor"),
         (ask(type="orders", **{"a{b}c": 5}), "unknown key 'a(b)c'; the keys are type, coins", "invalid-subscription"),
         (ask(type="orderUpdates"), "missing required field `user`", "invalid-subscription"),
@@ -169,11 +181,11 @@ def test_a_doubtful_status_is_a_warning() -> None:
 def test_a_coin_never_seen_or_in_the_wrong_case_is_a_warning() -> None:
     wanted = OrderFilter.of(coins=["btc", "ETH", "XYZ"])
 
-    assert doubtful_coins(wanted, frozenset(["BTC", "ETH"])) == [
+    assert doubtful_coins(wanted.coins, frozenset(["BTC", "ETH"]), "order") == [
         "no order of 'XYZ' was seen lately",
         "no order of 'btc' was seen lately; did you mean 'BTC'? Case matters",
     ]
-    assert doubtful_coins(wanted, frozenset()) == []
+    assert doubtful_coins(wanted.coins, frozenset(), "order") == []
 
 
 def test_an_acknowledgement_echoes_every_key_and_tells_id_and_cursor() -> None:
@@ -192,43 +204,6 @@ def test_an_acknowledgement_echoes_every_key_and_tells_id_and_cursor() -> None:
         "id": "a",
     }
     assert json.loads(already_subscribed(b'{"a":1}').message())["data"] == 'Already subscribed: {"a":1}'
-
-
-# Filters.
-
-
-def keys(status: str = "open", coin: str = "BTC", side: str = "B", user: str = USER) -> OrderKeys:
-    return OrderKeys(user, status, OrderPart(coin, side, TIME_MS), "2026-05-05T17:39:13.024084407")
-
-
-@pytest.mark.parametrize(
-    ("words", "event", "wanted"),
-    [
-        ({}, keys(), True),
-        ({"coins": ["BTC"]}, keys(), True),
-        ({"coins": ["btc"]}, keys(), False),
-        ({"coins": ["*"]}, keys(coin="anything"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="xyz:SP500"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="ETH"), True),
-        ({"coins": ["xyz:*", "ETH"]}, keys(coin="abc:SP500"), False),
-        ({"users": [OTHER, USER.upper()]}, keys(), True),
-        ({"users": [OTHER]}, keys(), False),
-        ({"sides": ["B"]}, keys(side="Bid"), True),
-        ({"sides": ["A"]}, keys(side="B"), False),
-        ({"statuses": ["open"]}, keys(), True),
-        ({"statuses": ["rejected"]}, keys("badAloPxRejected"), True),
-        ({"statuses": ["removed", "open"]}, keys("canceled"), True),
-        ({"statuses": ["unknown"]}, keys("newThing"), True),
-        ({"not_statuses": ["rejected"]}, keys("badAloPxRejected"), False),
-        ({"not_statuses": ["rejected"]}, keys("newThing"), True),
-        ({"statuses": ["live"], "not_statuses": ["triggered"]}, keys("triggered"), False),
-        ({"coins": ["BTC"], "sides": ["A"]}, keys(), False),
-    ],
-)
-def test_a_filter_wants_what_matches_all_it_asks(
-    *, words: dict[str, list[str]], event: OrderKeys, wanted: bool
-) -> None:
-    assert OrderFilter.of(**words).matches(event) is wanted
 
 
 # Views.
@@ -369,7 +344,3 @@ def test_every_recorded_event_is_in_the_views_that_want_it() -> None:
     )
     assert updates == 41_592
     assert {key.status for entry in batch.entries for key in entry.run.keys} <= OFFICIAL.keys()  # type: ignore[attr-defined]  # keys of orders
-
-
-def test_filters_are_values() -> None:
-    assert attrs.asdict(OrderFilter()) == attrs.asdict(OrderFilter.of())

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +19,6 @@ import trio
 import trio_websocket
 import websockets.exceptions
 import websockets.sync.client
-from hyperliquid.websocket_manager import WebsocketManager  # type: ignore[import-untyped]  # ships no types
 
 from hyperwatch import lookout, service
 from hyperwatch.config import Address, Config
@@ -30,7 +28,7 @@ from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
-from support import USER, append, connected, event, hour_file, line, lines_of, places_of, running, until
+from support import append, connected, event, hour_file, line, lines_of, places_of, running, until
 
 BEFORE_NINE_NS = int(datetime(2026, 5, 5, 8, 59, 58, tzinfo=UTC).timestamp()) * 10**9
 BEFORE_MIDNIGHT_NS = int(datetime(2026, 5, 5, 23, 59, 58, tzinfo=UTC).timestamp()) * 10**9
@@ -169,35 +167,6 @@ async def test_a_missing_directory_and_a_port_in_use_are_errors_that_name_the_op
 
 async def in_thread(work: Callable[[], Any]) -> Any:  # noqa: ANN401
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-
-
-async def test_the_official_python_sdk_subscribes_and_receives(tmp_path: Path) -> None:
-    path = hour_file(tmp_path, "20260505/9")
-    append(path, line(7, [event(1)]))
-    heard: list[Any] = []
-    arrived = threading.Event()
-
-    def on_update(message: Any) -> None:  # noqa: ANN401
-        heard.append(message)
-        arrived.set()
-
-    with trio.fail_after(20):
-        async with running(tmp_path) as port:
-            manager = WebsocketManager(f"http://127.0.0.1:{port}")
-            manager.daemon = True
-            manager.start()
-            try:
-                manager.subscribe({"type": "orderUpdates", "user": USER}, on_update)
-                number = 8
-                while not arrived.is_set():
-                    append(path, line(number, [event(number)]))
-                    number += 1
-                    await in_thread(partial(arrived.wait, 0.1))
-            finally:
-                manager.stop()  # its threads are daemons, and take their time
-    assert heard[0]["channel"] == "orderUpdates"
-    assert heard[0]["data"][0]["order"]["coin"] == "BTC"
-    assert heard[0]["data"][0]["status"] == "open"
 
 
 async def test_the_websockets_client_subscribes_and_receives(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
 from hyperwatch.log.journal import Journal, StateError
 from hyperwatch.log.state import State
 from hyperwatch.node.events import Damage
-from hyperwatch.node.streams import Layout
+from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.records import Records
 from support import append, connected, event, hour_file, line, running, until
 
@@ -87,12 +86,13 @@ CURSOR = Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 5, 0, 
 
 def test_the_state_is_found_again(tmp_path: Path) -> None:
     with State(tmp_path / "new" / "state") as state:
-        assert state.head is None
-        state.save_head(CURSOR)
+        assert state.heads == {}
+        state.save_head("node_order_statuses", CURSOR)
+        state.save_head("node_fills", Cursor("node_fills"))
         state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "blocks 8 to 9")])
         state.keep("20260505/9", [Damage(5, 3, "torn", b"\x00\xff\n")])
     with State(tmp_path / "new" / "state") as state:
-        assert state.head == CURSOR
+        assert state.heads == {"node_order_statuses": CURSOR, "node_fills": Cursor("node_fills")}
         (gap,) = state.gaps.read()
         (damage,) = state.quarantine.read()
     assert (gap[0], gap[1].reason, gap[1].from_block, gap[1].where) == (1, MISSING_BLOCKS, 7, "blocks 8 to 9")
@@ -107,7 +107,7 @@ def test_two_processes_do_not_share_a_state_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b'{"version":2,"cursor":"","saved_ms":1}', b'{"version":1,"cursor":"?","saved_ms":1}']
+    "data", [b"", b"{", b'{"version":9,"cursors":{},"saved_ms":1}', b'{"version":2,"cursors":{"a":"?"},"saved_ms":1}']
 )
 def test_a_corrupt_or_foreign_state_is_an_error_that_says_how_to_go_on(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "head.json").write_bytes(data)
@@ -129,7 +129,7 @@ def said(level: str = "WARNING") -> tuple[int, list[str]]:
 class FullDisk:
     """A state whose disk is full."""
 
-    def note(self, _: Iterable[Gap]) -> None:
+    def note(self, *_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     save_head = note
@@ -142,7 +142,7 @@ def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_no
     records = Records(FullDisk(), lambda: now[0], counters)  # type: ignore[arg-type]  # as far as it is used
     for _ in range(130):
         records.note(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR))
-        records.save_last(CURSOR)
+        records.save_last(ORDERS, CURSOR)
         now[0] += 1
     logger.remove(sink)
 
@@ -253,14 +253,15 @@ async def test_a_format_change_stops_reading_with_the_place_kept(tmp_path: Path)
     good = path.stat().st_size
 
     config = Config(data_dir=tmp_path, state_dir=tmp_path / "state", listen=Address("127.0.0.1", 0))
-    expected = pytest.RaisesExc(FormatChangedError, match="1000 of 1000 lines of 20260505/9 cannot be read")
+    expected = pytest.RaisesExc(
+        FormatChangedError, match="1000 of 1000 lines of node_order_statuses_streaming 20260505/9 cannot be read"
+    )
     with trio.fail_after(20), pytest.RaisesGroup(expected, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run, config)
             append(path, b'{"v":2,"e":[]}\n' * 1_000)
     with State(tmp_path / "state") as state:
-        assert state.head is not None
-        assert state.head.places[0].offset <= good
+        assert state.heads["node_order_statuses"].places[0].offset <= good
 
 
 async def test_a_node_that_writes_nothing_is_stalled_which_is_no_gap(tmp_path: Path) -> None:

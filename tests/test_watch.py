@@ -3,14 +3,12 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import client_support
 import msgspec
 import pytest
 import trio
@@ -22,207 +20,25 @@ from hyperwatch.cli import screen
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.live import until_signal
 from hyperwatch.cli.screen import ClosedOutputError, Output
-from hyperwatch.cli.table import Board, events_of, gap_text
-from hyperwatch.client import FeedError, LossError, complete, connect
+from hyperwatch.cli.table import Board, gap_text
 from hyperwatch.config import Address, Config
-from hyperwatch.errors import HyperwatchError, UsageError
-from hyperwatch.feed.wire import GoneError, Socket
+from hyperwatch.errors import HyperwatchError
+from hyperwatch.feed.wire import Socket
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
-from support import accepted
-
-EARLIEST = {"type": "orders", "from": "earliest"}
-ANSWER = (
-    b'{"channel":"subscriptionResponse","data":{"method":"subscribe","subscription":{"type":"orders","id":"1"}},'
-    b'"cursor":"begin","warnings":[]}'
-)
 
 
 def write(root: Path, blocks: int = 10, rate: float = 2000) -> list[bytes]:
     """Simulates, and returns the events as the node wrote them."""
     simulate(root, streams=(ORDERS,), rate=rate, blocks=blocks, clock=lambda: 0.0, sleep=lambda _seconds: None)
     files = sorted((root / ORDERS.directory(Layout.STREAMING)).glob("hourly/*/*"))
-    return [bytes(event) for path in files for line in path.read_bytes().splitlines() for event in events_of(line)]
+    lines = [line for path in files for line in path.read_bytes().splitlines()]
+    return [line[line.index(b'"events":[') + 10 : -2] for line in lines]
 
 
 async def serve(nursery: trio.Nursery, root: Path) -> int:
     config = Config(data_dir=root, listen=Address("127.0.0.1", 0), layout=Layout.STREAMING, workers=1)
     return int(await nursery.start(partial(service.run, config, signals=False)))
-
-
-@asynccontextmanager
-async def fake(*messages: bytes, end: Callable[[Socket], Awaitable[object]]) -> AsyncIterator[str]:
-    """A server that answers to a subscription, sends some messages and ends in its own way; its URL."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        try:
-            async with accepted(stream) as peer:
-                await peer.receive()
-                for message in (ANSWER, *messages):
-                    await peer.send(message)
-                await end(peer)
-        except* GoneError:
-            pass
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
-        yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/ws"
-        nursery.cancel_scope.cancel()
-
-
-async def break_off(_peer: Socket) -> None:
-    pass
-
-
-async def say_nothing(_peer: Socket) -> None:
-    await trio.sleep_forever()
-
-
-def numbered(seq: int) -> bytes:
-    return b'{"channel":"orders","data":{"id":"1","seq":%d,"cursor":"c%d","events":[]}}' % (seq, seq)
-
-
-async def received(url: str) -> list[str]:
-    async with connect(url) as client:
-        answer = await client.subscribe({"type": "orders"})
-        assert (answer.id, answer.cursor) == ("1", "begin")
-        return [message.channel async for message in client]
-
-
-# The client.
-
-
-async def test_a_client_receives_every_event_as_the_node_wrote_it(tmp_path: Path, nursery: trio.Nursery) -> None:
-    expected = write(tmp_path)
-    found: list[bytes] = []
-    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
-        answer = await client.subscribe(EARLIEST)
-        assert (answer.id, answer.warnings) == ("1", ())
-        async for message in client:
-            if message.channel == "orders":
-                found += map(bytes, events_of(message.data))
-            if message.channel == "live":
-                break
-    assert found == expected
-    assert len(expected) > 1000
-
-
-async def test_what_was_sent_before_a_second_answer_is_not_lost(tmp_path: Path, nursery: trio.Nursery) -> None:
-    expected = write(tmp_path)
-    counts = {"a": 0, "b": 0}
-    live = set()
-    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
-        for name in counts:
-            assert (await client.subscribe(EARLIEST | {"id": name})).id == name
-        async for message in client:
-            name = msgspec.json.decode(message.data)["id"]
-            if message.channel == "orders":
-                counts[name] += len(events_of(message.data))
-            if message.channel == "live":
-                live.add(name)
-            if live == set(counts):
-                break
-    assert counts == dict.fromkeys(counts, len(expected))
-
-
-async def test_a_missing_number_is_an_error() -> None:
-    async with fake(numbered(1), numbered(3), end=lambda peer: peer.close(1000, "")) as url:
-        with pytest.raises(LossError, match=r"message 2 of subscription '1' is missing: 3 came in its place.*: c1"):
-            await received(url)
-
-
-async def test_a_subscription_that_does_not_begin_with_1_is_an_error() -> None:
-    async with fake(numbered(2), end=lambda peer: peer.close(1000, "")) as url:
-        with pytest.raises(LossError, match=r"message 1 of .*: begin"):
-            await received(url)
-
-
-async def test_a_closed_connection_says_code_and_reason_and_what_to_do() -> None:
-    async with fake(numbered(1), end=lambda peer: peer.close(1001, "shutting down")) as url:
-        with pytest.raises(
-            FeedError, match=r"was closed by the service \(code 1001: shutting down\): connect again.* c1"
-        ):
-            await received(url)
-
-
-async def test_a_connection_that_breaks_off_is_an_error() -> None:
-    async with fake(numbered(1), end=break_off) as url:
-        with pytest.raises(FeedError, match=r"broke off \(code 1006\)"):
-            await received(url)
-
-
-async def test_a_normal_end_ends_the_iteration() -> None:
-    async with fake(numbered(1), numbered(2), end=lambda peer: peer.close(1000, "that was all")) as url:
-        assert await received(url) == ["orders", "orders"]
-
-
-async def test_a_server_that_is_no_feed_is_an_error() -> None:
-    async with fake(b'{"hello":1}', end=lambda peer: peer.close(1000, "")) as url:
-        with pytest.raises(FeedError, match="sent what is no message of a feed"):
-            await received(url)
-
-
-async def _says_nothing(_peer: object) -> None:
-    await trio.sleep_forever()
-
-
-async def test_an_error_in_the_block_is_not_replaced_by_a_server_that_does_not_say_goodbye() -> None:
-    async with fake(end=_says_nothing) as url:
-        with pytest.raises(KeyError, match="mine"):
-            async with connect(url):
-                raise KeyError("mine")  # noqa: EM101
-
-
-async def test_a_wrong_path_is_an_error(tmp_path: Path, nursery: trio.Nursery) -> None:
-    port = await serve(nursery, tmp_path)
-    with pytest.raises(FeedError, match=r"cannot connect to .*/wrong \(HTTP 404, the feed is at /ws\): check"):
-        async with connect(f"ws://127.0.0.1:{port}/wrong"):
-            pass
-
-
-async def test_a_port_where_nobody_listens_is_an_error() -> None:
-    with socket.socket() as silent:  # bound, so that nobody else may listen there
-        silent.bind(("127.0.0.1", 0))
-        with pytest.raises(FeedError, match=r"cannot connect to ws://127.* \(Connection refused\)") as caught:
-            async with connect(f"127.0.0.1:{silent.getsockname()[1]}"):
-                pass
-    assert caught.value.exit_code == 1
-
-
-async def test_a_filter_that_the_feed_refuses_is_a_usage_error(tmp_path: Path, nursery: trio.Nursery) -> None:
-    async with connect(f"127.0.0.1:{await serve(nursery, tmp_path)}") as client:
-        with pytest.raises(UsageError, match=r"refused the subscription: Invalid subscription: '0x12' is no address"):
-            await client.subscribe({"type": "orders", "users": ["0x12"]})
-
-
-@pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        ("127.0.0.1:8000", "ws://127.0.0.1:8000/ws"),
-        ("node:8000", "ws://node:8000/ws"),
-        ("[::1]:8000", "ws://[::1]:8000/ws"),
-        ("ws://node:8000", "ws://node:8000/ws"),
-        ("ws://node:8000/", "ws://node:8000/"),
-        ("wss://node/ws?x=1", "wss://node/ws?x=1"),
-    ],
-)
-def test_an_address_is_completed(text: str, url: str) -> None:
-    assert complete(text) == url
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "node", "http://node/ws", "ws://", "ws:///ws", "node:99999", "no de:1", "nöde:1", "ws://[::1/ws", ":80"],
-)
-def test_what_is_no_address_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address of a feed: write it as"):
-        complete(text)
-
-
-async def test_a_host_that_cannot_be_a_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="is no address of a feed"):
-        async with connect("ws://a..b:80/ws"):
-            pass
 
 
 # The command.
@@ -298,6 +114,43 @@ async def test_watch_ends_quietly_where_nobody_reads(tmp_path: Path, nursery: tr
     await process.stdout.aclose()
     assert await process.wait() == 0
     assert b"".join([piece async for piece in process.stderr]) == b""
+
+
+async def test_watch_connects_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    wishes: list[dict[str, object]] = []
+
+    async def serve(peer: Socket) -> None:
+        request = msgspec.json.decode(await peer.receive())
+        wish = request["subscription"]
+        wishes.append(wish)
+        answer = {"channel": "subscriptionResponse", "data": request, "cursor": "begin", "warnings": []}
+        await peer.send(msgspec.json.encode(answer))
+        await peer.send(client_support.orders(wish["id"], 1, f"c{len(wishes)}", b'{"number": %d}' % len(wishes)))
+        await peer.close(*((1001, "shutting down") if len(wishes) == 1 else (1000, "that was all")))
+
+    async with client_support.listener(serve) as url:
+        done = await run(int(url.split(":")[2].removesuffix("/ws")), "--coin", "BTC", tmp_path=tmp_path)
+    assert wishes == [
+        {"type": "orders", "coins": ["BTC"], "id": "1"},
+        {"type": "orders", "coins": ["BTC"], "id": "2", "from": "c1"},
+    ]
+    assert done.stdout == b'{"number": 1}\n{"number": 2}\n'
+    what = f"the connection to {url} was closed by the service (code 1001: shutting down)"
+    assert (done.returncode, done.stderr.decode()) == (0, f"hyperwatch: {what}; connecting again\n")
+
+
+async def test_watch_gives_the_token_of_the_environment(tmp_path: Path, nursery: trio.Nursery) -> None:
+    server = client_support.Plain(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+    listeners = await nursery.start(partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1"))
+    url = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    done = await trio.run_process(
+        [*PROGRAM, "watch", url], check=False, capture_stdout=True, capture_stderr=True,
+        env=environment(tmp_path) | {"HYPERWATCH_TOKEN": "t0ken"},
+    )  # fmt: skip
+    assert b"bearer t0ken" in server.heads[0].lower()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"(HTTP 401, no): check the address" in done.stderr
+    nursery.cancel_scope.cancel()
 
 
 async def test_watch_draws_a_table_on_a_terminal_and_restores_it(tmp_path: Path, nursery: trio.Nursery) -> None:

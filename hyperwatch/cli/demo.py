@@ -17,7 +17,7 @@ from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import LAYOUT, option
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal
 from hyperwatch.cli.table import Board
-from hyperwatch.client import Client, connect
+from hyperwatch.client import Message, Subscription, connect
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError
 from hyperwatch.node.streams import ORDERS, Layout
@@ -126,12 +126,13 @@ class _Demo:
         return 0
 
     async def _play(self, url: str, node: _Node) -> None:
-        async with connect(url) as client:
-            await client.subscribe({"type": "orders"})
+        async with connect(url, on_break=self.notices.note_break) as feed:
+            orders = feed.orders()
+            await orders.begin()
             self.began_s = trio.current_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.run)
-                nursery.start_soon(self._receive, client)
+                nursery.start_soon(self._receive, orders)
                 if is_terminal():
                     nursery.start_soon(refresh, self.board, f"hyperwatch demo  {url}", self.output)
                 else:
@@ -143,8 +144,8 @@ class _Demo:
                 self._written = written
                 nursery.cancel_scope.cancel("the demo is over")
 
-    async def _receive(self, client: Client) -> None:
-        async for message in client:
+    async def _receive(self, orders: Subscription[Message]) -> None:
+        async for message in orders:
             self.board.take(message.channel, message.data, now_ms())
             self.notices.note(message)
             self._arrived.set()

@@ -14,7 +14,7 @@ import trio
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal, screen
 from hyperwatch.cli.table import Board, gap_text
-from hyperwatch.client import Message
+from hyperwatch.client import FeedError, Gap, Message
 
 __all__ = ["Notices", "now_ms", "refresh", "until_signal"]
 
@@ -36,11 +36,13 @@ class Notices:
             click.echo(f"hyperwatch: {text}", err=True)
 
     def note(self, message: Message) -> None:
-        """Says what of a message is no order: gaps and errors."""
-        if message.channel == "gap":
+        """Says what of a message is a gap."""
+        if isinstance(message, Gap):
             self.say(gap_text(message.data))
-        elif message.channel == "error":
-            self.say(message.data.decode(errors="replace"))
+
+    def note_break(self, error: FeedError) -> None:
+        """Says why a connection ended that is made again."""
+        self.say(f"{error.what}; connecting again")
 
     def release(self) -> None:
         """The table is gone: what it showed goes to standard error."""

@@ -11,12 +11,30 @@ import click
 from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DATA_DIR", "LAYOUT", "log_options", "option"]
+__all__ = ["DATA_DIR", "DETAILS", "LAYOUT", "detail_options", "log_options", "option"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
 DATA_DIR = Path("~/hl/data")
 LAYOUT = click.Choice([layout.label for layout in Layout])
+
+DETAILS = {
+    "min_notional": "minNotional",
+    "min_px": "minPx",
+    "max_px": "maxPx",
+    "tif": "tifs",
+    "order_type": "orderTypes",
+    "oid": "oids",
+    "cloid": "cloids",
+    "builder": "builders",
+}
+"""What `detail_options` calls its parameters, and what `orders` calls the same."""
+
+
+class _Phrase(click.types.StringParamType):
+    """Text that may have blanks in it: several of them stand in the environment with commas between."""
+
+    envvar_list_splitter = ","
 
 
 def option(*names: str, **settings: object) -> Callable[[F], F]:
@@ -31,3 +49,20 @@ def log_options(command: F) -> F:
     level = option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", help="Least to log.")
     style = option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log.")
     return level(style(command))
+
+
+def detail_options(command: F) -> F:
+    """--min-notional and the other filters on what an order says of itself, by the names in DETAILS."""
+    for each in reversed((
+        option("--min-notional", metavar="DECIMAL", help="Only orders of at least so much: limit price times size."),
+        option("--min-px", metavar="DECIMAL", help="Only orders with at least this limit price."),
+        option("--max-px", metavar="DECIMAL", help="Only orders with at most this limit price."),
+        option("--tif", multiple=True, metavar="TIF", help="Only these times in force, as Alo, Gtc, Ioc. Repeatable."),
+        option("--order-type", multiple=True, metavar="TYPE", type=_Phrase(),
+               help='Only these types, as "Stop Market". Repeatable; in the environment with commas between.'),
+        option("--oid", multiple=True, metavar="OID", type=int, help="Only the orders of these ids. Repeatable."),
+        option("--cloid", multiple=True, metavar="CLOID", help="Only the orders that clients call so. Repeatable."),
+        option("--builder", multiple=True, metavar="ADDRESS", help="Only orders by these builders. Repeatable."),
+    )):  # fmt: skip
+        command = each(command)
+    return command

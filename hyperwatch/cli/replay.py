@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hyperwatch.cli.options import LAYOUT, log_options, option
+from hyperwatch.cli.options import DETAILS, LAYOUT, detail_options, log_options, option
 from hyperwatch.config import Address
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.words import Words
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import STREAMS, Layout
 from hyperwatch.replay.bounds import Bound, Bounds
@@ -24,6 +25,20 @@ from hyperwatch.replay.session import Settings, replay
 __all__ = ["command"]
 
 _INTERRUPTED = 130
+
+_FILTERS = {"coin": "coins", "user": "users", "status": "statuses", **DETAILS}
+_DECIMAL = "write it without an exponent or a sign"
+_ADDRESS = "write an address of 0x and 40 hex digits"
+_REMEDIES = {
+    "coin": "name a coin, or every coin of a dex as in xyz:*",
+    "user": _ADDRESS,
+    "builder": _ADDRESS,
+    "min_notional": _DECIMAL,
+    "min_px": _DECIMAL,
+    "max_px": _DECIMAL,
+    "oid": "write the order's id as the node does",
+    "cloid": "write 0x and 32 hex digits",
+}
 
 
 def _bound(_context: click.Context, parameter: click.Parameter, text: str | None) -> Bound | None:
@@ -56,6 +71,7 @@ def _speed(_context: click.Context, parameter: click.Parameter, text: str) -> fl
 @option("--user", multiple=True, metavar="ADDRESS", help="Only these accounts.")
 @option("--status", multiple=True, metavar="STATUS",
         help="Only these order statuses, by name or class: live, removed, rejected, unknown.")  # fmt: skip
+@detail_options
 @option("--from", metavar="WHEN", callback=_bound,
         help="Begin there: block time as 2026-05-05T17:39:13 (UTC) or in ms since 1970, or block:N.")  # fmt: skip
 @option("--until", metavar="WHEN", callback=_bound, help="End before there. As --from.")
@@ -99,9 +115,10 @@ def command(context: click.Context, /, **_: object) -> int:
 def _refuse_misplaced(context: click.Context) -> None:
     """Raises UsageError for options that mean nothing together. Of those with a default only what was typed counts."""
     to = context.params["to"]
-    for name in ("coin", "user", "status"):
-        if to == "ws" and context.params[name]:
-            what = f"--{name} {context.params[name][0]!r} with --to ws"
+    for name in _FILTERS:
+        given = context.params[name]
+        if to == "ws" and given not in (None, ()):
+            what = f"{_option(name)} {given if isinstance(given, str) else given[0]!r} with --to ws"
             raise UsageError(what, "leave it out: clients filter by their subscriptions")
     for name in ("format",) if to == "ws" else ("listen", "wait_clients"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
@@ -112,7 +129,7 @@ def _refuse_misplaced(context: click.Context) -> None:
 
 def _settings(given: dict[str, Any]) -> Settings:
     try:
-        wanted = OrderFilter.of(given["coin"] or None, given["user"] or None, given["status"] or None)
+        wanted = _words(given, _FILTERS).filter()
     except ValueError as error:
         raise _bad_filter(given, error) from None
     return Settings(
@@ -129,12 +146,20 @@ def _settings(given: dict[str, Any]) -> Settings:
     )
 
 
+def _words(given: dict[str, Any], names: Iterable[str]) -> Words:
+    """The filter keys that some of the options stand for."""
+    return Words(**{_FILTERS[name]: given[name] for name in names if given[name] not in (None, ())})
+
+
 def _bad_filter(given: dict[str, Any], error: ValueError) -> UsageError:
-    for name in ("coin", "user"):
-        for word in given[name]:
-            try:
-                OrderFilter.of(**{name + "s": [word]})
-            except ValueError:
-                remedy = "name a coin, every coin of a dex as in xyz:*, or an address of 0x and 40 hex digits"
-                return UsageError(f"--{name}: {error}", remedy)
-    return UsageError(str(error), "see the help of the filters")
+    """Names the first option that is wrong by itself; where all are right, what they are together."""
+    for name in _FILTERS:
+        try:
+            _words(given, [name]).filter()
+        except ValueError as alone:
+            return UsageError(f"{_option(name)}: {alone}", _REMEDIES.get(name, "see the help of the filters"))
+    return UsageError(f"--min-px with --max-px: {error}", "swap them, or leave one out")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Literal
@@ -24,8 +25,10 @@ from hyperwatch.config import (
     origin,
 )
 from hyperwatch.feed.limits import (
+    DEFAULT_CLIENT_PAST_MB_S,
     DEFAULT_CONNECTIONS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
+    DEFAULT_PAST_MB_S,
     DEFAULT_SUBSCRIPTIONS,
     Limits,
     raise_open_files,
@@ -69,6 +72,10 @@ def metrics_address() -> str:
 @option("--max-connections-per-address", type=click.IntRange(1), default=DEFAULT_CONNECTIONS_PER_ADDRESS,
         help="The same for one address. Behind a proxy all clients have the proxy's.")  # fmt: skip
 @option("--max-subscriptions", type=click.IntRange(1), default=DEFAULT_SUBSCRIPTIONS, help="In one connection.")
+@option("--past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_PAST_MB_S,
+        help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
+@option("--client-past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
+        help="The same for one client.")  # fmt: skip
 @option("--tokens-file", type=click.Path(path_type=Path), default=None, show_default="everybody may connect",
         help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
 @option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
@@ -91,6 +98,8 @@ def command(
     max_connections: int,
     max_connections_per_address: int,
     max_subscriptions: int,
+    past_rate: float,
+    client_past_rate: float,
     tokens_file: Path | None,
     allow_origin: tuple[str, ...],
     info_url: str | None,
@@ -114,7 +123,13 @@ def command(
         stall_s=stall,
         behind_s=behind,
         grace_s=grace,
-        limits=Limits(max_connections, max_connections_per_address, max_subscriptions),
+        limits=Limits(
+            max_connections,
+            max_connections_per_address,
+            max_subscriptions,
+            past_mb_s=past_rate or math.inf,
+            client_past_mb_s=client_past_rate or math.inf,
+        ),
         tokens=Tokens.load(tokens_file and tokens_file.expanduser(), os.environ.get(VARIABLE)),
         origins=frozenset(map(origin, allow_origin)),
         info_url=info_url,

@@ -7,7 +7,7 @@ from collections import Counter, deque
 import attrs
 import msgspec
 
-__all__ = ["Board", "Row", "events_of", "gap_text"]
+__all__ = ["Board", "Row", "gap_text"]
 
 _ROWS = 200  # more than any terminal is high
 _NOTICES = 50
@@ -35,10 +35,6 @@ class _Orders(msgspec.Struct):
     blockTime: int | None = None
 
 
-class _Verbatim(msgspec.Struct):
-    events: list[msgspec.Raw]
-
-
 class _Standing(msgspec.Struct):
     blockNumber: int | None = None
     writeTime: int | None = None
@@ -62,7 +58,6 @@ class _Gap(msgspec.Struct, rename={"start": "from"}):
 
 
 _ORDERS = msgspec.json.Decoder(_Orders)
-_VERBATIM = msgspec.json.Decoder(_Verbatim)
 _STANDING = msgspec.json.Decoder(_Standing)
 _GAP = msgspec.json.Decoder(_Gap)
 _SIDES = {"B": "bid", "A": "ask"}
@@ -145,11 +140,6 @@ class Board:
         self.statuses.update(event.status for event in events)
         latency_ms = None if message.blockTime is None else max(0, now_ms - message.blockTime)
         self.rows.extendleft(_row(event, latency_ms) for event in events[-_ROWS:])
-
-
-def events_of(data: bytes) -> list[msgspec.Raw]:
-    """The node's events in the data of an `orders` message, as the node wrote them. Raises msgspec.DecodeError."""
-    return _VERBATIM.decode(data).events
 
 
 def gap_text(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import attrs
@@ -9,14 +10,15 @@ import click
 import trio
 
 from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
-from hyperwatch.cli.options import option
+from hyperwatch.cli.options import DETAILS, detail_options, option
 from hyperwatch.cli.screen import Output, is_terminal
-from hyperwatch.cli.table import Board, events_of
-from hyperwatch.client import Client, complete, connect
+from hyperwatch.cli.table import Board
+from hyperwatch.client import Message, Orders, Subscription, complete, connect
 
 __all__ = ["command"]
 
 _URL = "ws://127.0.0.1:8000/ws"
+_TOKEN = "HYPERWATCH_TOKEN"  # noqa: S105  its name. No option: anybody on the machine can read a process's arguments
 
 
 @click.command("watch", short_help="Watch a feed: a live table, or JSON lines.")
@@ -27,6 +29,7 @@ _URL = "ws://127.0.0.1:8000/ws"
         help="A status, or one of the classes live, removed, rejected, unknown. Repeatable.")  # fmt: skip
 @option("--not-status", "not_statuses", multiple=True, help="A status or a class to leave out. Repeatable.")
 @option("--side", "sides", type=click.Choice(["B", "A"]), multiple=True, help="B is bid, A is ask. Repeatable.")
+@detail_options
 @option("--from", "start", metavar="CURSOR|earliest", help="Where to begin.", show_default="the newest complete line")
 @option("--count", type=click.IntRange(1), help="End after so many events.", show_default="no end")
 def command(
@@ -38,14 +41,23 @@ def command(
     sides: tuple[str, ...],
     start: str | None,
     count: int | None,
+    **details: object,
 ) -> int:
     """Watch the feed at URL, ws://127.0.0.1:8000/ws unless you say otherwise; HOST:PORT is enough.
 
     On a terminal: a table of the newest orders. Elsewhere: the node's events, one JSON a line, as the node wrote them.
-    Gaps and warnings go to standard error. Ends on SIGINT or SIGTERM.
+    Gaps, warnings and broken connections go to standard error; a connection that broke is made again, and goes on where
+    it was. A service that asks for a token is given the one in HYPERWATCH_TOKEN. Ends on SIGINT or SIGTERM.
     """
-    filters = {"coins": coins, "users": users, "statuses": statuses, "notStatuses": not_statuses, "sides": sides}
-    wanted: dict[str, object] = {key: words for key, words in filters.items() if words}
+    filters: dict[str, object] = {
+        "coins": coins,
+        "users": users,
+        "statuses": statuses,
+        "notStatuses": not_statuses,
+        "sides": sides,
+    }
+    filters |= {key: details[name] for name, key in DETAILS.items()}
+    wanted = {key: words for key, words in filters.items() if words not in (None, ())}
     if start is not None:
         wanted["from"] = start
     board = Board(count)
@@ -66,33 +78,31 @@ class _Watcher:
 
     async def watch(self) -> int:
         """Until --count, or until the feed says goodbye."""
-        async with connect(self.url) as client:
-            answer = await client.subscribe(self.subscription)
-            for warning in answer.warnings:
+        token = os.environ.get(_TOKEN) or None
+        async with connect(self.url, token=token, on_break=self.notices.note_break) as feed:
+            orders = feed.subscribe(self.subscription)
+            for warning in (await orders.begin()).warnings:
                 self.notices.say(warning)
-            if is_terminal():
-                await self._table(client)
-            else:
-                await self._lines(client)
+            await (self._table(orders) if is_terminal() else self._lines(orders))
         return 0
 
-    async def _table(self, client: Client) -> None:
+    async def _table(self, orders: Subscription[Message]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(refresh, self.board, f"hyperwatch watch {self.url}", self.output))
-            async for message in client:
+            async for message in orders:
                 self.board.take(message.channel, message.data, now_ms())
                 self.notices.note(message)
                 if self.board.full:
                     break
             nursery.cancel_scope.cancel("the last message")
 
-    async def _lines(self, client: Client) -> None:
+    async def _lines(self, orders: Subscription[Message]) -> None:
         left = self.board.limit
-        async for message in client:
+        async for message in orders:
             self.notices.note(message)
-            if message.channel != "orders":
+            if not isinstance(message, Orders):
                 continue
-            events = events_of(message.data)[:left]
+            events = message.raws[:left]
             await self.output.write(b"".join(b"%s\n" % event for event in events))
             if left is not None:
                 left -= len(events)

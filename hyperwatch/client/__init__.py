@@ -1,5 +1,60 @@
-"""A client of the feed."""
+"""A client of the feed: connects, resumes by itself, and hands out every event exactly once."""
 
-from hyperwatch.client.connection import Answer, Client, FeedError, LossError, Message, complete, connect
+from hyperwatch.client.address import complete
+from hyperwatch.client.errors import FeedError, LossError
+from hyperwatch.client.events import (
+    Builder,
+    Diff,
+    DiffEvent,
+    Fill,
+    FillEvent,
+    Liquidation,
+    NewSize,
+    Order,
+    OrderEvent,
+    SizeUpdate,
+)
+from hyperwatch.client.feed import Feed, Subscription, connect
+from hyperwatch.client.messages import (
+    BookDiffs,
+    Edge,
+    Fills,
+    Gap,
+    GapError,
+    Interrupted,
+    Live,
+    Message,
+    Orders,
+    Position,
+)
+from hyperwatch.client.track import Answer
 
-__all__ = ["Answer", "Client", "FeedError", "LossError", "Message", "complete", "connect"]
+__all__ = [
+    "Answer",
+    "BookDiffs",
+    "Builder",
+    "Diff",
+    "DiffEvent",
+    "Edge",
+    "Feed",
+    "FeedError",
+    "Fill",
+    "FillEvent",
+    "Fills",
+    "Gap",
+    "GapError",
+    "Interrupted",
+    "Liquidation",
+    "Live",
+    "LossError",
+    "Message",
+    "NewSize",
+    "Order",
+    "OrderEvent",
+    "Orders",
+    "Position",
+    "SizeUpdate",
+    "Subscription",
+    "complete",
+    "connect",
+]

@@ -1,59 +1,69 @@
-"""A client of the feed: connects once, subscribes, and iterates messages. It notices what is lost."""
+"""One connection: asks for what is wanted, and gives each subscription its messages.
+
+Two tasks: one asks, one thing at a time; one reads. A subscription that nobody takes from holds the reader up only
+while nobody else waits for it. Where somebody does, it is parked: the feed is told to end it, and it goes on from its
+cursor when it has been taken from. So no order in which a program iterates its subscriptions can make them wait for
+each other.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Self
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import attrs
 import msgspec
 import trio
 
-from hyperwatch.client.wire import ClientSocket, ClosedError, RefusedError, open_client
-from hyperwatch.errors import HyperwatchError, UsageError
+from hyperwatch.client.errors import FeedError, LossError
+from hyperwatch.client.track import Answer, Item, Stage, Track
+from hyperwatch.client.wire import ClosedError
+from hyperwatch.errors import UsageError
 
-__all__ = ["Answer", "Client", "FeedError", "LossError", "Message", "complete", "connect"]
+__all__ = ["Connection", "End", "Socket"]
 
 _ANSWER_S = 30.0  # to a subscription; finding the start of one takes the service a moment on a slow disk
+_QUIET_S = 20.0  # without a word, then it is asked for one; a connection that is gone may not say so
 _NORMAL = 1000
-_NUMBERED = frozenset(("orders", "live", "cursor", "gap"))
+_BROKE = 1006  # RFC 6455: no closing frame
+# Where asking again is answered alike: what was sent is not understood, too much, or not allowed (44xx: as HTTP's 4xx).
+_FINAL = frozenset((1002, 1003, 1007, 1008, 1009, 1010, *range(4400, 4500)))
+_NUMBERED = frozenset(("orders", "fills", "bookDiffs", "live", "cursor", "gap"))
 
 
-class FeedError(HyperwatchError):
-    """The feed cannot be reached, closed the connection, or said what no feed says."""
+class Socket(Protocol):
+    """A WebSocket connection. Both raise ClosedError."""
 
-
-class LossError(FeedError):
-    """A message is missing: the numbers of a subscription have a hole."""
-
-
-@attrs.frozen
-class Message:
-    """What the feed said."""
-
-    channel: str
-    data: bytes
-    """JSON, as it came."""
+    async def send(self, text: str) -> None: ...
+    async def receive(self) -> bytes: ...
 
 
 @attrs.frozen
-class Answer:
-    """What the feed answered to a subscription."""
+class End:
+    """How a connection ended."""
 
-    id: str
-    cursor: str
-    """Where it starts; "" for official types."""
-    warnings: tuple[str, ...]
+    error: FeedError | None = None
+    """None: as it should."""
+    final: bool = True
+    """Whether another connection would end alike."""
+
+
+@attrs.frozen
+class _Asked:
+    """What the feed was asked and has not answered yet."""
+
+    method: str
+    track: Track
+    document: str
+    answered: trio.Event = attrs.field(factory=trio.Event)
 
 
 class _Envelope(msgspec.Struct):
     channel: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"null")
     cursor: str = ""
     warnings: tuple[str, ...] = ()
+    user: str = ""
 
 
 class _Numbered(msgspec.Struct):
@@ -62,167 +72,179 @@ class _Numbered(msgspec.Struct):
     cursor: str
 
 
-class _Subscription(msgspec.Struct):
-    id: str = ""
+class _About(msgspec.Struct):
+    """Whose an official message is."""
 
-
-class _Subscribed(msgspec.Struct):
-    subscription: _Subscription
+    user: str = ""
+    coin: str = ""
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DATA = msgspec.json.Decoder(_Numbered)
+_ABOUT = msgspec.json.Decoder(_About | list[_About])
 
 
-class Client:
-    """A connection to a feed.
-
-    Made by `connect`. One task at a time may subscribe or iterate. The iteration ends when the feed says goodbye with
-    1000, as a recording does at its end.
-    """
-
-    def __init__(self, socket: ClientSocket, url: str) -> None:
-        self._socket = socket
-        self._url = url
-        self._early: deque[Message] = deque()  # came while an answer was awaited; at most _ANSWER_S of them
-        self._seqs: dict[str, int] = {}
-        self._cursor = ""
-
-    async def subscribe(self, subscription: Mapping[str, object]) -> Answer:
-        """Subscribes, and waits for the answer.
-
-        Args:
-            subscription: as in the protocol, with its `type`.
-
-        Raises:
-            UsageError: where the feed refuses it.
-            FeedError: where there is no answer.
-        """
-        document = msgspec.json.encode(subscription).decode()
-        try:
-            await self._socket.send(f'{{"method":"subscribe","subscription":{document}}}')
-        except ClosedError as error:
-            raise self._end(error) from error
-        with trio.move_on_after(_ANSWER_S):
-            while (envelope := await self._receive()) is not None:
-                if envelope.channel == "error":
-                    raise _refusal(envelope, document)
-                if envelope.channel == "subscriptionResponse":
-                    return self._begin(envelope)
-                self._early.append(Message(envelope.channel, bytes(envelope.data)))
-        what = f"{self._url} did not answer to a subscription"
-        raise FeedError(what, "check that hyperwatch is what listens there")
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        """The next message.
-
-        Raises:
-            FeedError: where the connection ended in any way but a normal one.
-            LossError: where a message is missing.
-        """
-        if self._early:
-            return self._early.popleft()
-        envelope = await self._receive()
-        if envelope is None:
-            raise StopAsyncIteration
-        return Message(envelope.channel, bytes(envelope.data))
-
-    async def _receive(self) -> _Envelope | None:
-        """The next message, its number checked; None after a normal end."""
-        try:
-            text = await self._socket.receive()
-        except ClosedError as error:
-            if error.code == _NORMAL:
-                return None
-            raise self._end(error) from error
-        try:
-            envelope = _ENVELOPE.decode(text)
-            if envelope.channel in _NUMBERED:
-                self._check(_DATA.decode(envelope.data))
-        except msgspec.DecodeError as error:
-            what = f"{self._url} sent what is no message of a feed ({error})"
-            raise FeedError(what, "check that hyperwatch is what listens there") from error
-        return envelope
-
-    def _check(self, message: _Numbered) -> None:
-        expected = self._seqs.get(message.id, 0) + 1
-        if message.seq != expected:
-            what = f"message {expected} of subscription {message.id!r} is missing: {message.seq} came in its place"
-            raise LossError(what, self._resume())
-        self._seqs[message.id] = message.seq
-        self._cursor = message.cursor
-
-    def _begin(self, envelope: _Envelope) -> Answer:
-        try:
-            name = msgspec.json.decode(envelope.data, type=_Subscribed).subscription.id
-        except msgspec.DecodeError as error:
-            what = f"{self._url} answered to a subscription what no feed answers ({error})"
-            raise FeedError(what, "check that hyperwatch is what listens there") from error
-        self._seqs[name] = 0
-        self._cursor = self._cursor or envelope.cursor
-        return Answer(name, envelope.cursor, envelope.warnings)
-
-    def _end(self, error: ClosedError) -> FeedError:
-        how = "broke off" if error.code == 1006 else "was closed by the service"  # noqa: PLR2004  RFC 6455: no closing frame
-        reason = f": {error.reason}" if error.reason else ""
-        return FeedError(f"the connection to {self._url} {how} (code {error.code}{reason})", self._resume())
-
-    def _resume(self) -> str:
-        """What to do next."""
-        if not self._cursor:
-            return "connect again"
-        return f"connect again from where it ended (--from, or from in a subscription): {self._cursor}"
-
-
-@asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Client]:
-    """Connects to a feed, and yields the connection: to subscribe, then to iterate.
+class Connection:
+    """Serves subscriptions on one socket until it ends.
 
     Args:
-        url: `ws://HOST:PORT/ws`, or what `complete` completes.
-
-    Raises:
-        UsageError: for what is no such address.
-        FeedError: where nobody answers, or somebody refuses.
+        socket: open; its owner closes it.
+        url: of the feed, for messages.
+        tracks: the subscriptions; may grow.
+        names: what the feed is to call them.
+        stirred: unparked when one of them has something to ask for, or was taken from.
     """
-    url = complete(url)
-    opening = True
+
+    def __init__(
+        self,
+        socket: Socket,
+        url: str,
+        tracks: Sequence[Track],
+        names: Iterator[str],
+        stirred: trio.lowlevel.ParkingLot,
+    ) -> None:
+        self._socket = socket
+        self._url = url
+        self._tracks = tracks
+        self._names = names
+        self._stirred = stirred
+        self._asked: _Asked | None = None
+        self._over = End()
+        self.live = False
+        """Whether a subscription has reached the head."""
+
+    async def run(self) -> End:
+        """Serves until the connection ends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask, nursery.cancel_scope)
+            self._over = await self._read()
+            nursery.cancel_scope.cancel("the connection has ended")
+        return self._over
+
+    # What is asked.
+
+    async def _ask(self, scope: trio.CancelScope) -> None:
+        while True:
+            self._asked = asked = self._next()
+            if asked is None:
+                await self._stirred.park()
+                continue
+            try:
+                await self._socket.send(f'{{"method":"{asked.method}","subscription":{asked.document}}}')
+            except ClosedError:
+                return  # the reader hears of it too, and says why
+            with trio.move_on_after(_ANSWER_S) as waiting:
+                await asked.answered.wait()
+            if waiting.cancelled_caught:
+                break
+        what = f"{self._url} did not answer to a subscription within {_ANSWER_S:g} s"
+        self._over = End(FeedError(what, "check that hyperwatch is what listens there"), final=False)
+        scope.cancel("no answer")
+
+    def _next(self) -> _Asked | None:
+        """What has to be asked next. Ending comes first: of an official type the feed holds one alike at most."""
+        for track in self._tracks:
+            if track.unwanted:
+                return _Asked("unsubscribe", track, track.farewell())
+        for track in self._tracks:
+            if track.stage is Stage.WANTED:
+                return _Asked("subscribe", track, track.request(next(self._names)))
+        return None
+
+    def _answer(self, asked: _Asked, envelope: _Envelope, text: bytes) -> None:
+        if asked.method == "unsubscribe":
+            asked.track.held = False
+        elif envelope.channel == "error":
+            asked.track.fail(_refusal(envelope, asked.document))
+        else:
+            answer = Answer(envelope.cursor, envelope.warnings)
+            asked.track.answered(answer, Item(envelope.channel, text, bytes(envelope.data)))
+        self._asked = None
+        asked.answered.set()
+
+    # What is read.
+
+    async def _read(self) -> End:
+        try:
+            while True:
+                text = await self._receive()
+                if text is None:
+                    what = f"{self._url} has said nothing for {2 * _QUIET_S:g} s"
+                    return End(FeedError(what, "connect again"), final=False)
+                envelope = _ENVELOPE.decode(text)
+                if envelope.channel not in ("subscriptionResponse", "error"):
+                    await self._hand_over(envelope, text)
+                elif self._asked is not None:
+                    self._answer(self._asked, envelope, text)
+                else:
+                    what = f"{self._url} said: {bytes(envelope.data).decode(errors='replace')}"
+                    return End(FeedError(what, "connect again"), final=False)
+        except ClosedError as error:
+            return self._closed(error)
+        except LossError as error:
+            return End(error, final=False)
+        except msgspec.DecodeError as error:
+            what = f"{self._url} sent what is no message of a feed ({error})"
+            return End(FeedError(what, "check that hyperwatch is what listens there"))
+
+    async def _receive(self) -> bytes | None:
+        """The next message; None where none comes, though one was asked for."""
+        for ping in ("", '{"method":"ping"}'):
+            with trio.move_on_after(_QUIET_S):
+                if ping:
+                    await self._socket.send(ping)
+                return await self._socket.receive()
+        return None
+
+    async def _hand_over(self, envelope: _Envelope, text: bytes) -> None:
+        channel, data = envelope.channel, bytes(envelope.data)
+        if channel in _NUMBERED:
+            numbered = _DATA.decode(data)
+            for track in self._open(ours=True):
+                if track.id == numbered.id:
+                    track.count(numbered.seq)
+                    self.live = self.live or channel == "live"
+                    await self._put(track, Item(channel, text, data, numbered.cursor))
+                    break
+        elif channel != "pong":
+            for track in self._open(ours=False):
+                if _concerns(track, envelope):
+                    await self._put(track, Item(channel, text, data))
+
+    def _open(self, *, ours: bool) -> list[Track]:
+        return [track for track in self._tracks if track.stage is Stage.OPEN and track.ours is ours]
+
+    async def _put(self, track: Track, item: Item) -> None:
+        """Gives a subscription its message, and waits until it has room, unless others wait."""
+        track.put(item)
+        while track.full and track.stage is Stage.OPEN:
+            if any(other.waits for other in self._tracks):
+                track.park()
+                self._stirred.unpark_all()
+            else:
+                await self._stirred.park()
+
+    def _closed(self, error: ClosedError) -> End:
+        if error.code == _NORMAL:
+            return End()
+        how = "broke off" if error.code == _BROKE else "was closed by the service"
+        reason = f": {error.reason}" if error.reason else ""
+        what = f"the connection to {self._url} {how} (code {error.code}{reason})"
+        return End(FeedError(what, "connect again"), final=error.code in _FINAL)
+
+
+def _concerns(track: Track, envelope: _Envelope) -> bool:
+    """Whether an official message is one of this subscription's: where it has a user or a coin, that says so."""
+    if envelope.channel != track.wish.get("type"):
+        return False
     try:
-        async with open_client(url) as socket:
-            opening = False
-            yield Client(socket, url)
-    except RefusedError as error:
-        what = f"cannot connect to {url} ({error})"
-        raise FeedError(what, "check the address, and that hyperwatch run listens there") from error
-    except ValueError as error:
-        if not opening:
-            raise
-        raise _no_address(url) from error  # a host's name that IDNA refuses
-
-
-def complete(text: str) -> str:
-    """The URL that is meant: `HOST:PORT` is a feed's at that port, and a URL without a path has the feed's.
-
-    Raises:
-        UsageError: for what is no WebSocket URL.
-    """
-    url = text if "://" in text else f"ws://{text}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port  # raises ValueError for what is no port
-    except ValueError as error:
-        raise _no_address(text) from error
-    plain = url.isascii() and url.split() == [url]
-    if not plain or not parts.hostname or parts.scheme not in ("ws", "wss") or (port is None and url != text):
-        raise _no_address(text)
-    return url if parts.path or parts.query else f"{url}/ws"
-
-
-def _no_address(text: str) -> UsageError:
-    return UsageError(f"{text!r} is no address of a feed", "write it as ws://127.0.0.1:8000/ws or 127.0.0.1:8000")
+        found = _ABOUT.decode(envelope.data)
+    except msgspec.ValidationError:
+        found = []  # of a shape that names nobody
+    about = (found[0] if found else _About()) if isinstance(found, list) else found
+    user, coin = envelope.user or about.user, about.coin
+    wished_user, wished_coin = str(track.wish.get("user", user)), track.wish.get("coin", coin)
+    return (not user or user.lower() == wished_user.lower()) and (not coin or coin == wished_coin)
 
 
 def _refusal(envelope: _Envelope, document: str) -> UsageError:

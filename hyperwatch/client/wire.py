@@ -21,7 +21,16 @@ _NO_WEBSOCKET = f"no WebSocket there within {_CONNECT_S:g} s"
 
 
 class RefusedError(Exception):
-    """There is no connection: nobody answered, or somebody refused."""
+    """There is no connection: nobody answered, or somebody refused.
+
+    Args:
+        why: in plain words.
+        status: the HTTP status of who refused; None where nobody answered.
+    """
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class ClosedError(Exception):
@@ -49,29 +58,31 @@ class ClientSocket:
         except trio_websocket.ConnectionClosed as error:
             raise _closed(error) from error
 
-    async def receive(self) -> str | bytes:
+    async def receive(self) -> bytes:
         """The server's next message. Raises ClosedError when those that came before the end are read."""
         try:
-            return await self._websocket.get_message()
+            message = await self._websocket.get_message()
         except trio_websocket.ConnectionClosed as error:
             raise _closed(error) from error
+        return message.encode() if isinstance(message, str) else message
 
 
 @asynccontextmanager
-async def open_client(url: str) -> AsyncIterator[ClientSocket]:
+async def open_client(url: str, token: str | None = None) -> AsyncIterator[ClientSocket]:
     """Connects, and says goodbye in the end: within _DISCONNECT_S, then the stream is closed by force.
 
     Not trio-websocket's `open_websocket_url`: where the server refuses or closes first, that leaves its socket open.
 
     Args:
         url: `ws://` or `wss://`.
+        token: sent as `Authorization: Bearer`, unless None. Visible ASCII only.
 
     Raises:
         RefusedError: where there was no handshake within _CONNECT_S; it says why.
-        ValueError: for what is no such URL.
     """
     deadline = trio.current_time() + _CONNECT_S
     parts = urlsplit(url)
+    headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode())]
     stream = await _dial(parts, deadline)
     failure: Exception | None = None  # raised outside the nursery, which would wrap it in a group
     try:
@@ -80,7 +91,7 @@ async def open_client(url: str) -> AsyncIterator[ClientSocket]:
                 websocket = await trio_websocket.wrap_client_stream(
                     nursery, stream, parts.netloc.rpartition("@")[2],
                     f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/",
-                    message_queue_size=_MESSAGES, max_message_size=_MESSAGE_BYTES, receive_buffer_size=_RECEIVE_BYTES,
+                    extra_headers=headers, message_queue_size=_MESSAGES, max_message_size=_MESSAGE_BYTES, receive_buffer_size=_RECEIVE_BYTES,
                 )  # fmt: skip
             if scope.cancelled_caught:
                 failure = RefusedError(_NO_WEBSOCKET)
@@ -93,7 +104,7 @@ async def open_client(url: str) -> AsyncIterator[ClientSocket]:
                     await websocket.aclose()
             nursery.cancel_scope.cancel("the connection is over")
     except* trio_websocket.ConnectionRejected as group:
-        failure = RefusedError(_answer(group))
+        failure = _refused(group)
     finally:
         await trio.aclose_forcefully(stream)
     if failure is not None:
@@ -125,13 +136,13 @@ def _closed(error: trio_websocket.ConnectionClosed) -> ClosedError:
     return ClosedError(error.reason.code, error.reason.reason or "")
 
 
-def _answer(group: BaseExceptionGroup[trio_websocket.ConnectionRejected]) -> str:
+def _refused(group: BaseExceptionGroup[trio_websocket.ConnectionRejected]) -> RefusedError:
     """What the server said instead of a handshake."""
     error = group.exceptions[0]
     if isinstance(error, BaseExceptionGroup):
-        return _answer(error)
+        return _refused(error)
     body = " ".join((error.body or b"").decode(errors="replace").split())[:80]
-    return f"HTTP {error.status_code}" + (f", {body}" if body else "")
+    return RefusedError(f"HTTP {error.status_code}" + (f", {body}" if body else ""), error.status_code)
 
 
 def _why(error: BaseException) -> str:

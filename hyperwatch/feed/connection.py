@@ -16,7 +16,7 @@ from hyperwatch.errors import CursorError, DataError
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.hub import TELL_S, Hub
+from hyperwatch.feed.hub import TELL_S
 from hyperwatch.feed.protocol import (
     AUTHORIZED,
     PONG,
@@ -30,21 +30,23 @@ from hyperwatch.feed.protocol import (
     already_unsubscribed,
     bad_cursor,
     binary,
-    parse,
+    not_written,
     too_many_subscriptions,
     unauthorized,
 )
+from hyperwatch.feed.requests import parse
+from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Message, Orders, View, gap, standing
+from hyperwatch.feed.views import Events, Message, View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import covers
 from hyperwatch.log.gaps import PLACE_GONE, Gap
-from hyperwatch.log.past import Past
 from hyperwatch.log.reader import Reader
 
 __all__ = ["Connection"]
 
+_AHEAD = "nothing at or behind that place has been written yet: it begins at the newest complete line"
 _READERS = 4  # of one connection at once: each holds two files; the others wait as cursors
 _RETRY_S = 1.0
 _LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
@@ -56,21 +58,20 @@ class Connection:
 
     Args:
         socket: the way to the client; its owner closes it.
-        hub: pushes at the head.
-        past: opens the log at a cursor.
+        streams: what it can subscribe to; a stream that the node begins to write is added.
         guard: what the client may take.
     """
 
-    def __init__(self, socket: Socket, hub: Hub, past: Past, guard: Guard | None = None) -> None:
+    def __init__(self, socket: Socket, streams: Streams, guard: Guard | None = None) -> None:
         self._guard = guard or Guard()
         self._socket = socket
-        self._hub = hub
-        self._past = past
+        self._streams = streams
         self._subscriptions: dict[str, Subscription] = {}
         self._numbers = itertools.count(1)
         self._behind = trio.Event()
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
+        self._share = self._guard.limits.client_past()
 
     @property
     def peer(self) -> str:
@@ -96,7 +97,7 @@ class Connection:
                 await self._listen()
         finally:
             for subscription in [*self._subscriptions.values(), *self._over]:
-                self._hub.leave(subscription)
+                self._source(subscription).hub.leave(subscription)
                 self._close_reader(subscription)
 
     async def close(self, code: int, reason: str) -> bool:
@@ -153,17 +154,24 @@ class Connection:
             self._guard.refusals[Why.SUBSCRIPTIONS] += 1
             raise too_many_subscriptions(request, self._guard.limits.subscriptions)
         name = request.id or self._free_id(request.view)
+        source = self._streams.get(request.view.stream)
+        if source is None:
+            raise not_written(request)
         try:
-            start = await self._past.start(request.start)
+            start = await source.past.start(request.start)
         except (CursorError, DataError, OSError) as error:
             raise bad_cursor(error, request) from error
-        if isinstance(request.view, Orders):
-            warnings = (*request.warnings, *doubtful_coins(request.view.filter, self._hub.coins()))
+        if isinstance(request.view, Events):
+            noun = source.past.log.stream.noun
+            warnings = (*request.warnings, *doubtful_coins(request.view.filter.coins, source.hub.coins(), noun))
+            warnings += (_AHEAD,) if start.ahead else ()
             cursor = start.cursor.encode()
             answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
         else:
             answer = acknowledgement("subscribe", request.echo)
         await self._socket.send(answer)
+        for message in request.view.opening:
+            await self._socket.send(b"", message.tail)
         serial = -1 if start.serial is None else start.serial
         subscription = Subscription(
             request.view, name, self, start.cursor, serial, gap=start.gap, told_s=trio.current_time()
@@ -177,19 +185,20 @@ class Connection:
             raise already_unsubscribed(request.echo)
         del self._subscriptions[found.id]
         found.over = True
-        self._hub.leave(found)
+        self._source(found).hub.leave(found)
         self._over.append(found)  # its reader may be at work: the serving task closes it
         self.wake()
         async with self._turn:  # a message of it that is being sent comes first, and none comes after
             await self._socket.send(acknowledgement("unsubscribe", request.echo))
 
     def _free_id(self, view: View) -> str:
-        if not isinstance(view, Orders):
-            return f"orderUpdates {view.user}"
-        return next(name for number in self._numbers if (name := str(number)) not in self._subscriptions)
+        return view.name or next(name for number in self._numbers if (name := str(number)) not in self._subscriptions)
 
     def _equal(self, view: View | None) -> Subscription | None:
         return next((found for found in self._subscriptions.values() if found.view == view), None)
+
+    def _source(self, subscription: Subscription) -> Source:
+        return self._streams[subscription.view.stream]
 
     # The subscriptions that are behind.
 
@@ -207,21 +216,22 @@ class Connection:
 
     async def _step(self, subscription: Subscription) -> None:
         """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head."""
+        hub = self._source(subscription).hub
         if subscription.partial is not None:
             await self._send_entry(subscription, subscription.partial)
             subscription.serial += 1
         elif subscription.reader is not None:
             await self._step_in_files(subscription, subscription.reader)
-        elif subscription.serial < self._hub.ring.first_serial:
+        elif subscription.serial < hub.ring.first_serial:
             await self._open_files(subscription)
-        elif (entry := self._hub.ring.at(subscription.serial)) is not None:
+        elif (entry := hub.ring.at(subscription.serial)) is not None:
             await self._send_entry(subscription, entry)
             subscription.serial += 1
         elif subscription.view.ours and not subscription.arrived:
             subscription.arrived = True
-            await self._send(subscription, standing("live", subscription.cursor, self._hub.last))
+            await self._send(subscription, standing("live", subscription.cursor, hub.last))
         elif not subscription.over:
-            self._hub.join(subscription)  # nothing was awaited since the look at the ring
+            hub.join(subscription)  # nothing was awaited since the look at the ring
 
     async def _open_files(self, subscription: Subscription) -> None:
         subscription.arrived = False
@@ -230,7 +240,7 @@ class Connection:
             await trio.lowlevel.checkpoint()  # it waits for its turn as a cursor, which holds no file
             return
         try:
-            subscription.reader = await self._past.open(subscription.cursor)
+            subscription.reader = await self._source(subscription).past.open(subscription.cursor)
         except CursorError as error:
             await self._skip_to_ring(subscription, error)
         except (OSError, DataError) as error:
@@ -249,15 +259,17 @@ class Connection:
         if missing is not None:
             await self._tell_gap(subscription, missing)
             return
-        seam = self._hub.ring.boundary(reader.cursor, self._past.log.rank)
+        hub, past = (source := self._source(subscription)).hub, source.past
+        seam = hub.ring.boundary(reader.cursor, past.log.rank)
         if seam is None:
             with trio.move_on_after(_WAIT_S):
-                await self._hub.published()
+                await hub.published()
             return
         until, serial = seam
         try:
-            batch = await self._past.next(reader, until)
-            if batch is None and not covers(reader.cursor, until, self._past.log.rank):
+            batch = await past.next(reader, until, self._share)
+            begun = any(place.offset or place.taken for place in until.places)
+            if batch is None and begun and not covers(reader.cursor, until, past.log.rank):
                 what = f"the files end before {until.places[-1].file} at {until.places[-1].offset}"
                 raise CursorError(what, "they were truncated or replaced")  # noqa: TRY301  as if the reader had said it
         except CursorError as error:
@@ -271,7 +283,7 @@ class Connection:
             subscription.cursor, subscription.serial = until, serial
             return
         for entry in batch.entries:
-            await self._send_entry(subscription, entry)
+            await self._send_entry(subscription, subscription.complete(entry))
             if subscription.over:
                 return
         subscription.cursor = batch.after
@@ -280,13 +292,9 @@ class Connection:
         """What lies between cannot be read: says so, and goes on with what the ring holds."""
         logger.error("subscription {} of {} misses a part of the log: {}", subscription.id, self._socket.peer, error)
         self._close_reader(subscription)
-        before = subscription.cursor
-        subscription.cursor, subscription.serial, subscription.sent = (
-            self._hub.ring.start,
-            self._hub.ring.first_serial,
-            0,
-        )
-        await self._tell_gap(subscription, Gap(self._past.log.stream.name, PLACE_GONE, before, subscription.cursor))
+        before, ring = subscription.cursor, self._source(subscription).hub.ring
+        subscription.cursor, subscription.serial, subscription.sent = ring.start, ring.first_serial, 0
+        await self._tell_gap(subscription, Gap(subscription.view.stream, PLACE_GONE, before, subscription.cursor))
 
     async def _tell_gap(self, subscription: Subscription, missing: Gap) -> None:
         if subscription.view.ours:
@@ -298,6 +306,8 @@ class Connection:
             await self._send(subscription, message)
         subscription.sent, subscription.partial = 0, None
         subscription.cursor = entry.after
+        if entry.paired is not None:
+            subscription.held = entry.paired.after
         now = trio.current_time()
         if subscription.view.ours and now - subscription.told_s >= TELL_S:
             subscription.told_s = now

@@ -7,11 +7,12 @@ from typing import Self, cast
 
 import attrs
 
+from hyperwatch.feed.details import Details, address, refuse_empty
 from hyperwatch.node.events import Run
-from hyperwatch.node.keys import Keys, OrderKeys
+from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.statuses import StatusClass, class_of
 
-__all__ = ["CLASSES", "OrderFilter", "Statuses", "address", "doubtful_coins"]
+__all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "doubtful_coins"]
 
 CLASSES: dict[str, StatusClass] = {kind.value: kind for kind in StatusClass}
 
@@ -49,6 +50,8 @@ class OrderFilter:
     not_statuses: Statuses | None = None
     sides: frozenset[str] | None = None
     """`B`, `A` or both."""
+    details: Details | None = None
+    """What is looked up in the event's bytes, where all else holds."""
 
     @classmethod
     def of(
@@ -58,16 +61,15 @@ class OrderFilter:
         statuses: Sequence[str] | None = None,
         not_statuses: Sequence[str] | None = None,
         sides: Sequence[str] | None = None,
+        *,
+        details: Details | None = None,
     ) -> Self:
         """From the words of a subscription or of a command line: `*` is every coin, `xyz:*` every coin of a dex.
 
         Raises:
             ValueError: where a `*` stands anywhere else, an address or a side is none, or a list is empty.
         """
-        for name, words in _named(coins=coins, users=users, statuses=statuses, notStatuses=not_statuses, sides=sides):
-            if not words:
-                msg = f"{name} is empty, which no event matches; leave it out to mean all"
-                raise ValueError(msg)
+        refuse_empty(coins=coins, users=users, statuses=statuses, notStatuses=not_statuses, sides=sides)
         exact, dexes = _patterns(coins)
         return cls(
             coins=exact,
@@ -76,6 +78,7 @@ class OrderFilter:
             statuses=None if statuses is None else Statuses.of(statuses),
             not_statuses=None if not_statuses is None else Statuses.of(not_statuses),
             sides=None if sides is None else frozenset(_side(side) for side in sides),
+            details=details,
         )
 
     @property
@@ -89,15 +92,19 @@ class OrderFilter:
             return False
         return self.coins is None or bool(self.dexes) or not self.coins.isdisjoint(run.coins)
 
-    def select(self, keys: Sequence[Keys]) -> list[int]:
-        """The positions of the events that match."""
+    def select(self, run: Run) -> list[int]:
+        """The positions of a run's events that match."""
         if self.everything:
-            return list(range(len(keys)))
-        matches = self.matches
-        return [number for number, event in enumerate(cast("Sequence[OrderKeys]", keys)) if matches(event)]
+            return list(range(len(run.events)))
+        holds = self._holds
+        chosen = [number for number, keys in enumerate(cast("Sequence[OrderKeys]", run.keys)) if holds(keys)]
+        if self.details is None:
+            return chosen
+        hold, events = self.details.hold, run.events
+        return [number for number in chosen if hold(events[number])]
 
-    def matches(self, event: OrderKeys) -> bool:
-        """Whether one event does."""
+    def _holds(self, event: OrderKeys) -> bool:
+        """Whether all but the details does."""
         order = event.order
         return (
             (self.coins is None or order.coin in self.coins or (bool(self.dexes) and order.coin.startswith(self.dexes)))
@@ -112,36 +119,49 @@ _EVERYTHING = OrderFilter()
 _DOUBTS = 5
 
 
-def address(text: str) -> str:
-    """An account's address as the node writes it, in lower case.
+@attrs.frozen
+class AnyOf:
+    """At least one of several filters, none of which wants everything. Made by `any_of`."""
 
-    Raises:
-        ValueError: where it is none.
-    """
-    digits = text[2:].lower()
-    if text[:2].lower() != "0x" or len(digits) != 40 or not set(digits) <= _HEX:  # noqa: PLR2004  hex digits of 20 bytes
-        msg = f"{text!r} is no address: 0x and 40 hex digits are"
-        raise ValueError(msg)
-    return "0x" + digits
+    filters: frozenset[OrderFilter]
+
+    everything = False
+
+    @property
+    def coins(self) -> frozenset[str]:
+        """The exact names in any of them."""
+        return frozenset().union(*(each.coins or () for each in self.filters))
+
+    def may_match(self, run: Run) -> bool:
+        """False where none of a run's events can match."""
+        return any(each.may_match(run) for each in self.filters)
+
+    def select(self, run: Run) -> list[int]:
+        """The positions of a run's events that match, each once."""
+        return sorted(set().union(*(each.select(run) for each in self.filters if each.may_match(run))))
 
 
-_HEX = set("0123456789abcdef")
+Filter = OrderFilter | AnyOf
 
 
-def doubtful_coins(wanted: OrderFilter, seen: frozenset[str]) -> list[str]:
+def any_of(filters: Iterable[OrderFilter]) -> Filter:
+    """The filter that wants what at least one of some does: equal ones are one, and beside everything nothing counts."""
+    different = frozenset(filters)
+    if _EVERYTHING in different:
+        return _EVERYTHING
+    return next(iter(different)) if len(different) == 1 else AnyOf(different)
+
+
+def doubtful_coins(wanted: frozenset[str] | None, seen: frozenset[str], noun: str) -> list[str]:
     """Warnings for coins of a filter that did not occur lately, which may be typing errors: case matters."""
-    missing = sorted((wanted.coins or frozenset()) - seen) if seen else []
+    missing = sorted((wanted or frozenset()) - seen) if seen else []
     spelled = {coin.lower(): coin for coin in seen}
     doubts = [
-        f"no order of {coin[:64]!r} was seen lately"
+        f"no {noun} of {coin[:64]!r} was seen lately"
         + (f"; did you mean {spelled[coin.lower()]!r}? Case matters" if coin.lower() in spelled else "")
         for coin in missing[:_DOUBTS]
     ]
     return doubts if len(missing) <= _DOUBTS else [*doubts, f"and {len(missing) - _DOUBTS} more coins"]
-
-
-def _named(**lists: Sequence[str] | None) -> list[tuple[str, Sequence[str]]]:
-    return [(name, words) for name, words in lists.items() if words is not None]
 
 
 def _patterns(coins: Sequence[str] | None) -> tuple[frozenset[str] | None, tuple[str, ...]]:

@@ -9,7 +9,19 @@ from __future__ import annotations
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.limits import Bucket
 
-__all__ = ["CLOSE", "INBOUND_BYTES", "PING", "Inbound", "closing", "text_head"]
+__all__ = [
+    "BYTES_BURST",
+    "BYTES_PER_S",
+    "CLOSE",
+    "FRAMES_BURST",
+    "FRAMES_PER_S",
+    "INBOUND_BYTES",
+    "INBOUND_FRAMES",
+    "PING",
+    "Inbound",
+    "closing",
+    "text_head",
+]
 
 PING = b"\x89\x00"
 CLOSE = 0x88

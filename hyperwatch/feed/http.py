@@ -13,9 +13,9 @@ import trio
 
 from hyperwatch.feed.ends import GoneError, RefusedError, Why
 
-__all__ = ["Answer", "Exchange", "Request", "Route", "Routes", "refusal", "rendered"]
+__all__ = ["HEAD_BYTES", "Answer", "Exchange", "Request", "Route", "Routes", "refusal", "rendered"]
 
-_HEAD_BYTES = 16 * 1024  # a browser's head with its cookies has 2 to 4 KiB
+HEAD_BYTES = 16 * 1024  # a browser's head with its cookies has 2 to 4 KiB
 _READ_BYTES = 4096
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _TEXT = "text/plain; charset=utf-8"
@@ -105,7 +105,7 @@ class Exchange:
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
     async def head(self) -> Request:
         """The request without its body. Raises RefusedError where it is none, GoneError where nothing comes."""

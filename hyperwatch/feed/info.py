@@ -14,16 +14,16 @@ from hyperwatch.errors import UsageError
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.http import Answer, Request, Route
 
-__all__ = ["ALLOWED", "REQUEST_BYTES", "Info", "info_route"]
+__all__ = ["ALLOWED", "ANSWER_BYTES", "ANSWER_S", "AT_ONCE", "REQUEST_BYTES", "Info", "info_route"]
 
 # What the official SDK asks when it is built, what ccxt asks for its markets, and the node's clock. Never fileSnapshot:
 # it writes files on the node.
 ALLOWED = ("meta", "spotMeta", "perpDexs", "exchangeStatus", "metaAndAssetCtxs", "spotMetaAndAssetCtxs")
 
 REQUEST_BYTES = 4096
-_ANSWER_BYTES = 8 * 1024 * 1024  # the largest, metaAndAssetCtxs, has some hundred KiB
-_ANSWER_S = 10.0  # all in all, waiting for a turn included
-_AT_ONCE = 4  # the node comes first; the others wait. They are bounded as handshakes are, and each holds little
+ANSWER_BYTES = 8 * 1024 * 1024  # the largest, metaAndAssetCtxs, has some hundred KiB
+ANSWER_S = 10.0  # all in all, waiting for a turn included
+AT_ONCE = 4  # the node comes first; the others wait. They are bounded as handshakes are, and each holds little
 _READ_BYTES = 65536
 _JSON = "application/json"
 
@@ -58,17 +58,17 @@ class Info:
             raise UsageError(what, "write it as http://127.0.0.1:3001/info, where the node runs with --serve-info")
         self._netloc = parts.netloc.rpartition("@")[2]
         self._path = parts.path or "/"
-        self._turns = trio.CapacityLimiter(_AT_ONCE)
+        self._turns = trio.CapacityLimiter(AT_ONCE)
 
     async def answer(self, request: Request) -> Answer:
         """The node's answer. Raises RefusedError where the request is not allowed, or the node does not answer."""
         body = _allowed(request.body)
         try:
-            with trio.fail_after(_ANSWER_S):
+            with trio.fail_after(ANSWER_S):
                 async with self._turns:
                     return await self._ask(body)
         except trio.TooSlowError as error:
-            raise _failed(HTTPStatus.GATEWAY_TIMEOUT, f"has not answered within {_ANSWER_S:g} s") from error
+            raise _failed(HTTPStatus.GATEWAY_TIMEOUT, f"has not answered within {ANSWER_S:g} s") from error
         except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
             raise _failed(HTTPStatus.BAD_GATEWAY, "does not answer") from error
 
@@ -89,8 +89,8 @@ class Info:
                         head = event
                     case h11.Data():
                         told += event.data
-                        if len(told) > _ANSWER_BYTES:
-                            raise _failed(HTTPStatus.BAD_GATEWAY, f"answers more than {_ANSWER_BYTES // 2**20} MiB")
+                        if len(told) > ANSWER_BYTES:
+                            raise _failed(HTTPStatus.BAD_GATEWAY, f"answers more than {ANSWER_BYTES // 2**20} MiB")
                     case h11.EndOfMessage() if head is not None:
                         return _passed_on(head, bytes(told))
 

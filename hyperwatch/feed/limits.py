@@ -11,10 +11,13 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 import attrs
 
 from hyperwatch.feed.ends import RefusedError, Why
+from hyperwatch.log.throttle import Throttle
 
 __all__ = [
+    "DEFAULT_CLIENT_PAST_MB_S",
     "DEFAULT_CONNECTIONS",
     "DEFAULT_CONNECTIONS_PER_ADDRESS",
+    "DEFAULT_PAST_MB_S",
     "DEFAULT_SUBSCRIPTIONS",
     "Bucket",
     "Limits",
@@ -30,6 +33,10 @@ DEFAULT_CONNECTIONS = (
 DEFAULT_CONNECTIONS_PER_ADDRESS = 200  # the official API takes 10
 DEFAULT_SUBSCRIPTIONS = 1000  # in one connection; the official API takes as many from one address
 
+DEFAULT_PAST_MB_S = 64.0  # four times what a node writes on a busy day
+DEFAULT_CLIENT_PAST_MB_S = 32.0
+
+_MB = 1e6
 _FILES_SHARE = 4  # one part in so many of what the process may open is for the node's files
 _NETWORK_BITS = 64
 
@@ -41,6 +48,18 @@ class Limits:
     connections: int = DEFAULT_CONNECTIONS
     connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
     subscriptions: int = DEFAULT_SUBSCRIPTIONS
+    past_mb_s: float = DEFAULT_PAST_MB_S
+    """What all clients together may have read from the files, in MB a second; math.inf for no limit."""
+    client_past_mb_s: float = DEFAULT_CLIENT_PAST_MB_S
+    """The same for one of them."""
+
+    def past(self) -> Throttle:
+        """For all clients together."""
+        return Throttle(self.past_mb_s * _MB)
+
+    def client_past(self) -> Throttle:
+        """For one of them."""
+        return Throttle(self.client_past_mb_s * _MB)
 
 
 class Room:

@@ -12,10 +12,10 @@ import trio
 from hyperwatch.feed.ends import GoneError
 from hyperwatch.feed.frames import CLOSE, Inbound, closing
 
-__all__ = ["Line"]
+__all__ = ["STALLED_S", "Line"]
 
 _MEDIUM = 65536  # bytes; from here on two writes cost less than putting both parts together
-_STALLED_S = 1.0  # for a closing frame to leave; a socket that takes nothing for so long is reset
+STALLED_S = 1.0  # for a closing frame to leave; a socket that takes nothing for so long is reset
 _LINGER_S = 1.0  # for the other side to read why it was refused: closing on unread bytes would take that from it
 _LINGER_BYTES = 1024 * 1024
 _AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets
@@ -145,8 +145,8 @@ class Line(trio.abc.Stream):
         return self.parted.is_set()
 
     async def say(self, words: bytes) -> None:
-        """Writes what is said last, as far as the other side takes it within _STALLED_S."""
-        with trio.move_on_after(_STALLED_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        """Writes what is said last, as far as the other side takes it within STALLED_S."""
+        with trio.move_on_after(STALLED_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.send_all(words)
 
     def alive(self) -> bool:

@@ -17,14 +17,14 @@ from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
 from hyperwatch.feed.guard import UNAUTHORIZED, Guard
 from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
-from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.limits import household
 from hyperwatch.feed.line import Line
-from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, parse, unauthorized
+from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, unauthorized
+from hyperwatch.feed.requests import parse
+from hyperwatch.feed.streams import Streams
 from hyperwatch.feed.wire import Socket, accept
-from hyperwatch.log.past import Past
 
-__all__ = ["Server"]
+__all__ = ["HANDSHAKE_S", "Server"]
 
 HANDSHAKE_S = 5.0  # for the head of a request, then for its body; for a token after a handshake without one
 _ANSWER_S = 10.0  # for a client to take an answer
@@ -37,21 +37,14 @@ class Server:
     """Accepts clients and serves each in a task of its own.
 
     Args:
-        hub: pushes at the head. None: there is no feed (yet), and only plain HTTP is answered.
-        past: opens the log at cursors.
+        streams: what clients can subscribe to; more may be added to it. Empty: there is no feed (yet), and only plain
+            HTTP is answered.
         guard: who may come in.
         routes: what plain HTTP is answered, by path.
     """
 
-    def __init__(
-        self,
-        hub: Hub | None = None,
-        past: Past | None = None,
-        guard: Guard | None = None,
-        routes: Routes | None = None,
-    ) -> None:
-        self._hub = hub
-        self._past = past
+    def __init__(self, streams: Streams, guard: Guard | None = None, routes: Routes | None = None) -> None:
+        self._streams = streams
         self.guard = guard or Guard()
         self._routes = routes or {}
         self._closing = False
@@ -114,13 +107,13 @@ class Server:
                 return
             known = guard.knows(request)
             key = self._admit(request)
-            if self._hub is None or self._past is None:
+            if not self._streams:
                 raise _no_feed()
         with guard.connections.place(address):  # nothing was awaited between the two places
             async with accept(line, key) as socket:
                 if not known:
                     await self._authorize(socket)
-                await self._serve(Connection(socket, self._hub, self._past, guard), socket.peer)
+                await self._serve(Connection(socket, self._streams, guard), socket.peer)
 
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
@@ -156,7 +149,7 @@ class Server:
         return route
 
     def _elsewhere(self) -> RefusedError:
-        there = f"there is {', '.join(self._routes)}" if self._hub is None else f"the feed is at {_PATH}"
+        there = f"the feed is at {_PATH}" if self._streams else f"there is {', '.join(self._routes)}"
         return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, there)
 
     async def _authorize(self, socket: Socket) -> None:

@@ -7,11 +7,13 @@ from typing import Protocol
 import attrs
 import msgspec
 
+from hyperwatch.feed.trades import Trades, paired
 from hyperwatch.feed.views import Message, View
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
+from hyperwatch.node.trades import Held
 
 __all__ = ["Outlet", "Subscription"]
 
@@ -50,6 +52,8 @@ class Subscription:
     reader: Reader | None = None
     gap: Gap | None = None
     """What is missing where it begins, and has not been told yet."""
+    held: Held = attrs.Factory(Held)
+    """Of trades, while behind: what waits for its other side there."""
     sending_s: float | None = None
     """Since when a message of it is being sent, by the event loop's clock."""
     seq: int = 0
@@ -69,11 +73,17 @@ class Subscription:
             self.seq + 1,
         )
 
+    def complete(self, entry: Entry) -> Entry:
+        """An entry from the files as the ring would have it for this view."""
+        return paired(entry, self.held)[0] if isinstance(self.view, Trades) else entry
+
     def fall_behind(self, entry: Entry, serial: int, sent: int) -> None:
         """The socket took no more than `sent` messages of an entry: from here the connection serves it."""
         self.live = False
         self.cursor = entry.before
         self.serial = serial
+        if entry.paired is not None:
+            self.held = entry.paired.before
         if sent:
             self.partial, self.sent = entry, sent
         self.outlet.wake()

@@ -7,21 +7,34 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import ClassVar, Literal, Protocol, cast
 
 import attrs
 import msgspec
 
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
 from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.statuses import OFFICIAL
+from hyperwatch.node.streams import DIFFS, FILLS, ORDERS
 from hyperwatch.node.times import ms_of
 
-__all__ = ["MESSAGE_BYTES", "Message", "OrderUpdates", "Orders", "View", "gap", "standing", "too_large"]
+__all__ = [
+    "MESSAGE_BYTES",
+    "BookDiffs",
+    "Events",
+    "Fills",
+    "Message",
+    "OrderUpdates",
+    "Orders",
+    "View",
+    "gap",
+    "standing",
+    "too_large",
+]
 
 MESSAGE_BYTES = 1024 * 1024 - 1024  # every client library's default limit is 1 MiB; the rest is for id and seq
 
@@ -35,14 +48,40 @@ class Message:
     tail: bytes
 
 
-@attrs.frozen
-class Orders:
-    """`orders`: every event that matches, as the node wrote it."""
+class View(Protocol):
+    """What a subscription is to hear. Values: equal views are one."""
 
-    filter: OrderFilter
-    stream: str = "node_order_statuses"
+    @property
+    def ours(self) -> bool:
+        """Whether it is a type of our own, with `id`, `seq` and cursors."""
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream that it looks at."""
+
+    @property
+    def name(self) -> str:
+        """Of official types: what stands for the subscription's id. Of ours: ""."""
+
+    @property
+    def opening(self) -> Sequence[Message]:
+        """What it hears before everything else."""
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """What it hears of an entry."""
+
+
+@attrs.frozen
+class Events:
+    """Every event of a stream that matches, as the node wrote it."""
+
+    filter: Wanted
 
     ours = True
+    name = ""
+    opening = ()
+    channel: ClassVar[bytes]
+    stream: ClassVar[str]
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
@@ -52,18 +91,42 @@ class Orders:
     def _events(self, entry: Entry) -> Sequence[Message]:
         run = entry.run
         if self.filter.everything:
-            events, places = run.events, _places(entry.first, range(len(run.events)))
+            events, places = run.events, _places(entry, range(len(run.events)))
         elif not self.filter.may_match(run):
             return ()
         else:
-            chosen = self.filter.select(run.keys)
-            events, places = [run.events[number] for number in chosen], _places(entry.first, chosen)
+            chosen = self.filter.select(run)
+            events, places = [run.events[number] for number in chosen], _places(entry, chosen)
         if not events:
             return ()
         body = b",".join(events)
         if len(body) + _AROUND_BYTES > MESSAGE_BYTES:
             return (_too_large(self.stream, entry),)
-        return (Message(b"orders", b"%s,%s%s" % (_where(entry), b'"index":%s,"events":[' % places, body + b"]}}")),)
+        return (Message(self.channel, b"%s,%s%s" % (_where(entry), b'"index":%s,"events":[' % places, body + b"]}}")),)
+
+
+@attrs.frozen
+class Orders(Events):
+    """`orders`."""
+
+    channel = b"orders"
+    stream = ORDERS.name
+
+
+@attrs.frozen
+class Fills(Events):
+    """`fills`."""
+
+    channel = b"fills"
+    stream = FILLS.name
+
+
+@attrs.frozen
+class BookDiffs(Events):
+    """`bookDiffs`."""
+
+    channel = b"bookDiffs"
+    stream = DIFFS.name
 
 
 @attrs.frozen
@@ -73,6 +136,12 @@ class OrderUpdates:
     user: str
 
     ours = False
+    stream = ORDERS.name
+    opening = ()
+
+    @property
+    def name(self) -> str:
+        return f"orderUpdates {self.user}"
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """One message for the entry's official updates; an update whose status is not official travels alone.
@@ -94,9 +163,6 @@ class OrderUpdates:
             Message(b"", b'{"channel":"orderUpdates","data":[%s],"user":"%s"}' % (b",".join(group), self.user.encode()))
             for group in groups
         ]
-
-
-View = Orders | OrderUpdates
 
 
 def standing(channel: Literal["live", "cursor"], cursor: Cursor, entry: Entry | None) -> Message:
@@ -142,9 +208,10 @@ def _number(value: int | None) -> bytes:
     return b"null" if value is None else b"%d" % value
 
 
-def _places(first: int, chosen: Sequence[int]) -> bytes:
-    """The first place where they are consecutive, else the list."""
-    if not chosen:
+def _places(entry: Entry, chosen: Sequence[int]) -> bytes:
+    """The first place where they are consecutive, else the list; null where nothing but a cursor names an event."""
+    first = entry.first
+    if not chosen or (entry.run.block is None and not entry.run.time):
         return b"null"
     if chosen[-1] - chosen[0] == len(chosen) - 1:
         return b"%d" % (first + chosen[0])

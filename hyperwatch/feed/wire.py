@@ -99,7 +99,7 @@ class Socket:
         """The closing handshake. Waits for the client's part of it: the caller's deadline bounds that.
 
         Returns:
-            False where the client's socket took nothing for _STALLED_S: it was reset.
+            False where the client's socket took nothing for STALLED_S: it was reset.
         """
         if not await self._line.part(code, reason):
             self._line.reset()

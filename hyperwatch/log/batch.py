@@ -14,6 +14,7 @@ from hyperwatch.node.events import Damage, Decoder, Run
 from hyperwatch.node.lines import pieces
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
+from hyperwatch.node.trades import Paired
 
 __all__ = ["Batch", "Decoded", "Entry", "Span", "assemble", "decode"]
 
@@ -91,6 +92,8 @@ class Entry:
     """What is missing right before it."""
     repeated: int = 0
     """How many events at its start were left out, for they had been read before."""
+    paired: Paired | None = None
+    """Of fills, once they have been paired: the trades that became complete here."""
 
 
 @attrs.frozen(eq=False)

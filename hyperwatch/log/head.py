@@ -95,6 +95,7 @@ class Head:
             more; then its lines count as unreadable and the next batch goes on.
         pause: called by workers between pieces.
         gate: asked before the ring is filled, about every batch. None: everything passes at once.
+        complete: adds to every batch what its events say together, before anyone sees it.
         found: awaited with every batch before it is delivered, for what it lacks.
         stuck: called with a description of a thread that has not reacted to its cancellation; ends the process.
         counters: are kept; they may have counted for a head before this one.
@@ -116,10 +117,12 @@ class Head:
         deadline_s: float = 30.0,
         pause: Callable[[], None] = trio.from_thread.check_cancelled,
         gate: Gate | None = None,
+        complete: Callable[[Batch], Batch] = lambda batch: batch,
         found: Callable[[Batch], Awaitable[None]] | None = None,
         stuck: Callable[[str], None] = end_process,
         counters: Counters | None = None,
     ) -> None:
+        self._complete = complete
         self._found = found
         self._stuck = stuck
         self._trouble = ""
@@ -129,6 +132,7 @@ class Head:
         self._ring = ring
         self._deliver = deliver
         self._changes = changes
+        self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
         self._deadline_s = deadline_s
         self._pause = pause
         self._gate = gate
@@ -215,8 +219,8 @@ class Head:
                     lines = batch.data.count(b"\n")
                     slot = _Slot(self.counters.batches, batch, lines)
                     logger.debug(
-                        "📦 batch {} taken: {} lines, {} bytes of {} at {}",
-                        slot.number, lines, len(batch.data), batch.file, batch.offset,
+                        "📦 batch {} taken: {} lines, {} bytes of {} {} at {}",
+                        slot.number, lines, len(batch.data), self._name, batch.file, batch.offset,
                     )  # fmt: skip
                     await slots.send(slot)
                     decoding.start_soon(self._decode, slot)
@@ -233,15 +237,17 @@ class Head:
             if not scope.cancel_called:
                 slot.chunks = [chunk for chunk in decoded if chunk is not None]
                 logger.debug(
-                    "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} orders in {:.4f} s",
+                    "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
                     slot.number, len(cuts), slot.lines,
-                    sum(len(run.events) for chunk in slot.chunks for run in chunk.runs), trio.current_time() - began,
+                    sum(len(run.events) for chunk in slot.chunks for run in chunk.runs), self._log.stream.noun,
+                    trio.current_time() - began,
                 )  # fmt: skip
                 break
             self.counters.deadlines += 1
             logger.warning(
-                "⏰ batch {} ({} lines of {} at {}) passed its deadline of {} s, attempt {} of {}",
-                slot.number, slot.lines, slot.span.file, slot.span.offset, self._deadline_s, attempt, _ATTEMPTS,
+                "⏰ batch {} ({} lines of {} {} at {}) passed its deadline of {} s, attempt {} of {}",
+                slot.number, slot.lines, self._name, slot.span.file, slot.span.offset,
+                self._deadline_s, attempt, _ATTEMPTS,
             )  # fmt: skip
         else:
             reason = f"not decoded within {_ATTEMPTS} times {self._deadline_s} s"
@@ -280,7 +286,7 @@ class Head:
             await trio.sleep(self._deadline_s + _HARD_S)
             self._stuck(
                 f"a worker has not ended {_HARD_S} s after the deadline of batch {slot.number} "
-                f"({slot.lines} lines of {slot.span.file} at {slot.span.offset})"
+                f"({slot.lines} lines of {self._name} {slot.span.file} at {slot.span.offset})"
             )
 
     async def _collector(self, start: Start, slots: trio.MemoryReceiveChannel[_Slot]) -> None:
@@ -289,6 +295,7 @@ class Head:
             async for slot in slots:
                 await slot.done.wait()
                 batch = assemble(self._log.stream.name, self._start.directory, slot.span, slot.chunks, repeats)
+                batch = self._complete(batch)
                 self._count(slot.span, batch)
                 if self._found is not None:
                     await self._found(batch)
@@ -302,8 +309,9 @@ class Head:
                         if clients:
                             self.counters.sent(part, time.time_ns() // 1_000_000)
                         logger.debug(
-                            "📡 {} orders delivered to {} clients (batch {})", part.events, clients, slot.number
-                        )
+                            "📡 {} {}s delivered to {} clients (batch {})",
+                            part.events, self._log.stream.noun, clients, slot.number,
+                        )  # fmt: skip
                 self.pending_bytes -= slot.span.end - slot.span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
@@ -330,7 +338,8 @@ class Head:
         if 2 * failures >= lines:
             place = batch.before.places[-1]
             what = (
-                f"{failures} of {lines} lines of {place.file} cannot be read, the last of them from {place.offset} on"
+                f"{failures} of {lines} lines of {self._name} {place.file} cannot be read, "
+                f"the last of them from {place.offset} on"
             )
             raise FormatChangedError(
                 what, "the node may write a new format: see what it is, and look for a newer hyperwatch"
@@ -340,8 +349,8 @@ class Head:
         self.counters.read(batch, span.end - span.offset)
         for damage in batch.damage[:_DAMAGE_LOGGED]:
             logger.error(
-                "unreadable: {} bytes of {} at offset {}: {}; they begin {!r}",
-                damage.length_bytes, batch.file, damage.offset, damage.reason, damage.data[:80],
+                "unreadable: {} bytes of {} {} at offset {}: {}; they begin {!r}",
+                damage.length_bytes, self._name, batch.file, damage.offset, damage.reason, damage.data[:80],
             )  # fmt: skip
         if len(batch.damage) > _DAMAGE_LOGGED:
             logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)

@@ -16,6 +16,8 @@ from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
+from hyperwatch.log.throttle import Throttle
+from hyperwatch.log.wish import AtBlock, AtTime, resolve
 from hyperwatch.node.lines import BATCH_BYTES
 
 __all__ = ["Past", "Start", "polite_pause"]
@@ -42,6 +44,8 @@ class Start:
     """The ring's number of the first entry there; None where the files serve it."""
     gap: Gap | None = None
     """What the cursor that was asked for would have had, and is gone."""
+    ahead: bool = False
+    """Whether what was asked for has not been written yet: then it begins at the newest complete line."""
 
 
 class Past:
@@ -51,22 +55,33 @@ class Past:
         log: the files.
         ring: what of them the head has decoded last.
         note: is told, in a thread, of what a cursor would have had and is gone.
+        throttle: what all readers together may take; those of other streams may share it.
     """
 
-    def __init__(self, log: Log, ring: Ring, note: Callable[[Gap], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        ring: Ring,
+        note: Callable[[Gap], None] = lambda _: None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._throttle = throttle or Throttle()
         self._note = note
         self.log = log
         self._ring = ring
         self._limiter = trio.CapacityLimiter(_READERS)
 
-    async def start(self, wish: Cursor | Literal["earliest"] | None) -> Start:
+    async def start(self, wish: Cursor | AtTime | AtBlock | Literal["earliest"] | None) -> Start:
         """Where a new subscription begins.
 
         Raises:
-            CursorError: where it is a cursor of another stream.
+            CursorError: where it is a cursor of another stream, or the log's lines do not tell.
             OSError: where a file cannot be opened.
             DataError: where a directory cannot be read.
         """
+        if isinstance(wish, AtTime | AtBlock):
+            found = await trio.to_thread.run_sync(self._look_for, wish, limiter=self._limiter)
+            return found or attrs.evolve(await self.start(None), ahead=True)
         if wish is None:
             # The newest complete line is where the head stands, unless it has a backlog. Not under the readers' limiter:
             # who wants the present does not wait for those who read the past.
@@ -83,14 +98,28 @@ class Past:
         """A reader that begins there. Raises CursorError, DataError."""
         return await trio.to_thread.run_sync(self._open, cursor, limiter=self._limiter)
 
-    async def next(self, reader: Reader, until: Cursor) -> Batch | None:
-        """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError."""
+    async def next(self, reader: Reader, until: Cursor, share: Throttle) -> Batch | None:
+        """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError.
+
+        Args:
+            reader: where it stands.
+            until: where to stop.
+            share: what the one who asks may take. What was read last is waited for here, without a hold on a thread.
+        """
+        await share.take(reader.read_bytes)
+        await self._throttle.take(reader.read_bytes)
         return await trio.to_thread.run_sync(reader.next, until, polite_pause, limiter=self._limiter)
 
     def _beyond_head(self, head: Cursor) -> Cursor | None:
         if isinstance(self.log, Tree) and backlog(self.log, head).size_bytes > BATCH_BYTES:
             return at_head(self.log)
         return None
+
+    def _look_for(self, wish: AtTime | AtBlock) -> Start | None:
+        found = resolve(self.log, wish)
+        if found is not None and found.gap is not None:
+            self._note(found.gap)
+        return None if found is None else Start(found.cursor, None, found.gap)
 
     def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:
         reader = self._open(wish)

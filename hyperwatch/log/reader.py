@@ -39,6 +39,8 @@ class Reader:
         self._repeats = Repeats(start.cursor, start.passages)
         self.gap = start.gap
         """What the cursor would have had, and is gone."""
+        self.read_bytes = 0
+        """What was taken from the files last."""
 
     @property
     def cursor(self) -> Cursor:
@@ -58,7 +60,9 @@ class Reader:
 
     def take(self, until: Cursor | None = None) -> Span | None:
         """The first half of `next`, for who wants the lines themselves: they are decoded next. Raises as `next` does."""
-        return self._walk.take(READ_BYTES, until)
+        span = self._walk.take(READ_BYTES, until)
+        self.read_bytes = 0 if span is None else span.end - span.offset
+        return span
 
     def decode(self, span: Span, pause: Callable[[], None]) -> Batch:
         """The second half: a span's events."""

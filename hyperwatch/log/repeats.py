@@ -37,6 +37,13 @@ class Passage:
     """Whether its blocks fell, and have not yet risen above all that were read."""
     between: bool = False
     """Whether it appeared between files that were read: what of its blocks is known was read as a repeat elsewhere."""
+    floor: Block | None = None
+    """Of an older file: the highest block that was read of it, for newer files were read further. None: the start's."""
+    floor_count: int = 0
+    """How many of that block's events."""
+
+
+_NEW = Passage("", 0)
 
 
 @attrs.frozen
@@ -68,6 +75,9 @@ class Repeats:
         self._back = any(passage.repeating for passage in self._passages.values())  # whether what was read last repeats
         self.restarts = 0
         self.block, self.time, self.count = start.block, start.time, start.count
+        for passage in self._passages.values():
+            if passage.floor is not None:
+                self._counts[passage.floor] = passage.floor_count
         if start.key is not None:
             self._counts[start.key] = start.count
 
@@ -87,7 +97,7 @@ class Repeats:
         if highest is not None:
             lowest = "" if isinstance(highest, str) else -1
             known = self._passages.get(before or "", Passage(lowest, 0))
-            self._passages[file] = attrs.evolve(known, between=True)
+            self._passages[file] = attrs.evolve(known, between=True, floor=known.last, floor_count=known.at)
 
     def judge(self, file: str, run: Run) -> Verdict:
         """The places of a run, which is the next that was read of its file."""
@@ -95,13 +105,13 @@ class Repeats:
         if block == "":  # plain book diffs carry neither block nor time
             first, self.count = self.count, self.count + len(run.events)
             return Verdict(first, 0)
+        before = self._passages.get(file, _NEW)
         repeating = self._repeating(file, block)
         self._note_restart(file, block, repeating=repeating)
-        seen = self._seen(block, repeating=repeating)
-        between = file in self._passages and self._passages[file].between
-        first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or between else seen)
+        seen = self._seen(block, before.floor, repeating=repeating)
+        first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or before.between else seen)
         end = first + len(run.events)
-        self._passages[file] = Passage(block, end, repeating, between)
+        self._passages[file] = attrs.evolve(before, last=block, at=end, repeating=repeating)
         self._passages.move_to_end(file)
         self._remember(run, block, max(seen, end))
         return Verdict(first, max(0, min(seen, end) - first))
@@ -109,8 +119,9 @@ class Repeats:
     def _repeating(self, file: str, block: Block) -> bool:
         highest = self._highest
         if highest is None or not _below(block, highest):
-            # At the highest block a repeat goes on: its places count from 0 until it has been passed.
-            before = self._passages.get(file)
+            # At the highest block a repeat goes on, also in the next hour's file: its places count from 0 until that
+            # has been passed.
+            before = self._passages.get(file) or next(reversed(self._passages.values()), None)
             return before is not None and before.repeating and block == highest
         before = self._passages.get(file)
         if before is None:  # a file that is read from its start, and starts below what was read
@@ -128,11 +139,12 @@ class Repeats:
         before = self._passages.get(file)
         return before.at if before is not None and before.last == block else otherwise
 
-    def _seen(self, block: Block, *, repeating: bool) -> int:
+    def _seen(self, block: Block, floor: Block | None, *, repeating: bool) -> int:
         known = self._counts.get(block)
         if known is not None:
             return known
-        return _ALL if repeating and self._start is not None and _below(block, self._start) else 0
+        floor = self._start if floor is None else floor
+        return _ALL if repeating and floor is not None and _below(block, floor) else 0
 
     def _remember(self, run: Run, block: Block, count: int) -> None:
         if count < _ALL:

@@ -8,18 +8,20 @@ import attrs
 
 from hyperwatch.errors import CursorError
 from hyperwatch.log.compressed import Source
-from hyperwatch.log.cursor import Block, Cursor, FilePlace
+from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import Log, PlainFile, Tree, head_of, is_there, read_lines
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage, key_of
+from hyperwatch.log.tail import Tail, higher, less, tail_of
 from hyperwatch.node.events import Decoder, Run
-from hyperwatch.node.lines import LINE_BYTES
-from hyperwatch.node.streams import Layout
+from hyperwatch.node.streams import DIFFS, FILLS, Layout
+from hyperwatch.node.times import ms_of, text_of
 
-__all__ = ["Start", "at_head", "begin", "seek"]
+__all__ = ["Start", "at_head", "begin", "find", "seek"]
 
-_WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
+_WINDOW_BYTES = 256 * 1024
 _LINE_BYTES = 4096  # a first guess
+_UNDATED = DIFFS.directory(Layout.PLAIN)  # its lines carry neither block nor time
 
 
 @attrs.frozen
@@ -32,17 +34,6 @@ class Start:
     """What the cursor that was asked for would have had, and is gone."""
 
 
-@attrs.frozen
-class _Tail:
-    """The last block before a place in a file."""
-
-    run: Run
-    count: int
-    """How many of its events lie there."""
-    whole: bool
-    """Whether nothing else lies before the place in this file."""
-
-
 def at_head(tree: Tree) -> Cursor:
     """The cursor after the newest complete line.
 
@@ -51,13 +42,13 @@ def at_head(tree: Tree) -> Cursor:
         DataError: where a directory cannot be read.
     """
     places = []
-    highest: _Tail | None = None
+    highest: Tail | None = None
     names = tree.names()[-2:]
     for name in names:
         source = PlainFile(tree.hourly / name)
         try:
             end = _last_line_end(source)
-            highest = _higher(highest, _tail(tree, source, end))
+            highest = higher(highest, tail_of(tree, source, end))
             if name == names[-1] or source.idle_s() <= tree.grace_s:
                 places.append(FilePlace(name, end, head=head_of(source) if end else ""))
         finally:
@@ -92,9 +83,35 @@ def begin(log: Log, wish: Cursor) -> Start:
         passages = _at_places(log, kept)
         if passages is not None:
             return Start(kept, passages)
+    if _UNDATED in (own, wish.directory) and wish.places:
+        return _at_hour(log, wish)
     by_block = wish.directory == log.stream.directory(Layout.BY_BLOCK)
     whole = by_block and not any(place.taken for place in wish.places)  # each of its lines is a block
-    return _at_block(log, attrs.evolve(wish, directory=own), whole=whole)
+    return _at_block(log, attrs.evolve(_in_own_words(log, wish), directory=own), whole=whole)
+
+
+def _in_own_words(log: Log, wish: Cursor) -> Cursor:
+    """A cursor of another layout with its time as this log has it: plain fills carry milliseconds, all else text."""
+    plain = FILLS.directory(Layout.PLAIN)
+    try:
+        if log.stream.directory(log.layout) == plain and wish.time:
+            return attrs.evolve(wish, time=str(ms_of(wish.time)))
+        return attrs.evolve(wish, time=text_of(int(wish.time))) if wish.directory == plain and wish.time else wish
+    except (ValueError, OverflowError, OSError) as error:
+        what = f"the cursor is damaged: its time is {wish.time[:64]!r}"
+        raise CursorError(what, "use it as it was sent") from error
+
+
+def _at_hour(log: Log, wish: Cursor) -> Start:
+    """The first line of the hour that the cursor names, or what is left behind it: undated lines cannot be searched."""
+    names = log.names()
+    try:
+        hour = log.rank(wish.places[-1].file)
+    except KeyError:
+        hour = 0
+    left = [name for name in names if log.rank(name) >= hour] or names[-1:]
+    start = Cursor(log.stream.directory(log.layout), tuple(FilePlace(name, 0) for name in left[:1]))
+    return Start(start, gap=Gap(log.stream.name, PLACE_GONE, wish, start))
 
 
 def seek(log: Log, source: Source, size_bytes: int, below: Callable[[Run], bool]) -> int:
@@ -136,7 +153,7 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
         try:
             if not is_there(source, place):
                 return None
-            tail = _tail(log, source, place.offset)
+            tail = tail_of(log, source, place.offset)
         finally:
             source.close()
         if not place.offset and wish.key is not None and wish.key not in {known.last for known in passages.values()}:
@@ -147,12 +164,17 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
     return passages
 
 
-def _passage(tail: _Tail, wish: Cursor, number: int) -> Passage:
+def _passage(tail: Tail, wish: Cursor, number: int) -> Passage:
     last, newest = key_of(tail.run), number == len(wish.places) - 1
     between = number > 0 and not newest
     if last == wish.key:
         return Passage(last, wish.count, between=between)  # the block may have begun in another file
-    return Passage(last, tail.count, repeating=newest and _less(last, wish.key), between=between)
+    if newest:
+        return Passage(last, tail.count, repeating=less(last, wish.key))
+    # Newer files have been read further, which says nothing of this one: what is known of it is what it holds.
+    return Passage(
+        last, tail.count, repeating=last != tail.top, between=between, floor=tail.top, floor_count=tail.top_count
+    )
 
 
 def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
@@ -169,7 +191,7 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     if not names:
         return Start(attrs.evolve(wish, places=()))
     below = _below(log, wish)
-    place, run, first = _find(log, names, below)
+    place, run, first = find(log, names, below)
     start = attrs.evolve(_known_here(log, wish, run), places=(place,))
     gap = None
     named = run is not None and run.fresh and start.block is not None  # as missing blocks, when they are passed
@@ -184,8 +206,8 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     return Start(start, {place.file: Passage(key, 0, repeating=True)} if key is not None else {}, gap)
 
 
-def _find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
-    """(the first line that is not below, what it says, whether nothing lies before it)."""
+def find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
+    """(the first line of these files that is not below, what it says, whether nothing lies before it)."""
     before = [name for name in names if (first := _first_run(log, name)) is not None and below(first)]
     name = before[-1] if before else names[0]
     source = log.open(name)
@@ -207,8 +229,8 @@ def _known_here(log: Log, wish: Cursor, run: Run | None) -> Cursor:
         return attrs.evolve(wish, block=None)
     if wish.block is not None:
         return wish
-    if run is not None and run.time == wish.time:
-        return attrs.evolve(wish, block=run.block)
+    if run is not None and run.time.startswith(wish.time):
+        return attrs.evolve(wish, block=run.block, time=run.time)
     return attrs.evolve(wish, time="", count=0)
 
 
@@ -220,49 +242,9 @@ def _below(log: Log, wish: Cursor) -> Callable[[Run], bool]:
 
 
 def _same(run: Run, wish: Cursor) -> bool:
-    return run.block == wish.block if run.block is not None and wish.block is not None else run.time == wish.time
-
-
-def _less(block: Block, other: Block | None) -> bool:
-    if isinstance(block, str):
-        return isinstance(other, str) and block < other
-    return isinstance(other, int) and block < other
-
-
-def _higher(one: _Tail | None, two: _Tail | None) -> _Tail | None:
-    """The later of two files' last blocks, with what of it lies in the earlier file."""
-    if one is None or two is None:
-        return two or one
-    first, second = key_of(one.run), key_of(two.run)
-    if first == second:
-        whole = two.whole and not two.run.fresh
-        return _Tail(two.run, one.count + two.count if whole else two.count, one.whole)
-    return one if _less(second, first) else two
-
-
-def _tail(log: Log, source: Source, end: int) -> _Tail | None:
-    """The last block of a file's first `end` bytes; None where no line of them can be read."""
-    window = min(end, _WINDOW_BYTES)
-    while window:
-        start, lines = _whole_lines(source, end - window, end)
-        decoder = Decoder(log.stream, log.layout, start)
-        decoder.feed(lines)
-        runs = decoder.runs
-        last = [run for run in runs if key_of(run) == key_of(runs[-1])]
-        if runs and (len(last) < len(runs) or runs[-1].fresh or window == end or window > LINE_BYTES):
-            count = len(runs[-1].events) + runs[-1].skipped if runs[-1].fresh else sum(len(run.events) for run in last)
-            return _Tail(runs[-1], count, whole=start == 0 and len(last) == len(runs))
-        if window == end or window > LINE_BYTES:
-            return None
-        window = min(end, window * 2)
-    return None
-
-
-def _whole_lines(source: Source, start: int, end: int) -> tuple[int, bytes]:
-    """(offset, the whole lines of a file between two places); `end` is a line's start."""
-    data = source.read(start, end - start)
-    cut = data.find(b"\n") + 1 if start and source.read(start - 1, 1) != b"\n" else 0
-    return start + cut, data[cut:]
+    if run.block is not None and wish.block is not None:
+        return run.block == wish.block
+    return run.time.startswith(wish.time)
 
 
 def _last_line_end(source: PlainFile) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +27,7 @@ __all__ = ["DamageRecord", "GapRecord", "State", "damage_record", "gap_record", 
 
 _GAPS_BYTES = 4 * 1024 * 1024
 _QUARANTINE_BYTES = 64 * 1024 * 1024
-_VERSION = 1
+_VERSION = 2
 
 
 class GapRecord(msgspec.Struct, kw_only=True):
@@ -59,9 +60,10 @@ class DamageRecord(msgspec.Struct, kw_only=True):
     """As it stands in the file; its first MiB, or nothing, where there is more."""
 
 
-class _Head(msgspec.Struct):
+class _Heads(msgspec.Struct):
     version: int
-    cursor: str
+    cursors: dict[str, str]
+    """By stream."""
     saved_ms: int
 
 
@@ -88,6 +90,7 @@ class State:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = -1
+        self._saving = threading.Lock()  # each stream's place is saved by a thread
 
     def __enter__(self) -> Self:
         try:
@@ -98,7 +101,7 @@ class State:
             self.quarantine = quarantine(self.directory)
             for journal in (self.gaps, self.quarantine):
                 journal.mend()
-            self.head = self._read_head()
+            self.heads = self._read_heads()
         except OSError as error:
             self.close()
             what = f"the state directory {self.directory} cannot be used ({error.strerror or error})"
@@ -121,15 +124,18 @@ class State:
             os.close(self._lock)
             self._lock = -1
 
-    def save_head(self, cursor: Cursor) -> None:
-        """Remembers where the head is: temporary file, fsync, rename. Raises OSError."""
+    def save_head(self, stream: str, cursor: Cursor) -> None:
+        """Remembers where a stream's head is: temporary file, fsync, rename. Raises OSError."""
         path = self.directory / "head.json"
         fresh = path.with_suffix(".tmp")
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(_Head(_VERSION, cursor.encode(), _now_ms())))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        with self._saving:
+            self.heads[stream] = cursor
+            cursors = {name: head.encode() for name, head in self.heads.items()}
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.encode(_Heads(_VERSION, cursors, _now_ms())))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
 
     def note(self, found: Iterable[Gap]) -> None:
         """Adds to the ledger. Raises OSError."""
@@ -146,19 +152,19 @@ class State:
             what = f"the state directory {self.directory} is another hyperwatch's"
             raise StateError(what, "end that one, or name another with --state-dir") from error
 
-    def _read_head(self) -> Cursor | None:
+    def _read_heads(self) -> dict[str, Cursor]:
         path = self.directory / "head.json"
         with suppress(FileNotFoundError):
             try:
-                known = msgspec.json.decode(path.read_bytes(), type=_Head)
+                known = msgspec.json.decode(path.read_bytes(), type=_Heads)
                 if known.version == _VERSION:
-                    return Cursor.decode(known.cursor)
+                    return {stream: Cursor.decode(cursor) for stream, cursor in known.cursors.items()}
                 reason: object = f"version {known.version}"
             except (msgspec.MsgspecError, CursorError) as error:
                 reason = error
             what = f"{path} is no state of this version of hyperwatch ({reason})"
             raise StateError(what, "move it away: only the time hyperwatch was down will not be noted")
-        return None
+        return {}
 
 
 def gap_record(gap: Gap) -> GapRecord:

@@ -63,15 +63,21 @@ class Stream:
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
     opening: bytes
     """How an event begins: by that a whole one is found behind one that was cut."""
+    noun: str
+    """What people call one of its events."""
+    flag: str
+    """With this flag a node writes it."""
 
     def directory(self, layout: Layout) -> str:
         """The directory's name under the node's data directory."""
         return self.name + layout.value
 
 
-ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys), b'{"time":')
-FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys), b'["0x')
-DIFFS = Stream("node_raw_book_diffs", msgspec.json.Decoder(DiffKeys), b'{"user":')
+ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys), b'{"time":', "order", "--write-order-statuses")
+FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys), b'["0x', "fill", "--write-fills")
+DIFFS = Stream(
+    "node_raw_book_diffs", msgspec.json.Decoder(DiffKeys), b'{"user":', "book diff", "--write-raw-book-diffs"
+)
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (ORDERS, FILLS, DIFFS)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime
 
-__all__ = ["iso_of", "ms_of"]
+__all__ = ["iso_of", "ms_of", "text_of"]
 
 
 @functools.lru_cache(maxsize=1024)  # all events of a block carry the same text
@@ -27,6 +27,11 @@ def ms_of(text: str) -> int | None:
         msg = f"no time of a node: {text!r}"
         raise ValueError(msg)
     return int(whole.timestamp()) * 1000 + int(digits.ljust(3, "0")[:3])
+
+
+def text_of(time_ms: int) -> str:
+    """UTC milliseconds as a node writes them, as far as it goes: every finer time within them begins like this."""
+    return iso_of(time_ms).replace(" ", "T")
 
 
 def iso_of(time_ms: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import attrs
@@ -9,12 +10,16 @@ import trio
 from loguru import logger
 
 from hyperwatch.config import DEFAULT_DEADLINE_S, DEFAULT_RING_BYTES, Address, default_workers
+from hyperwatch.doors import Doors
+from hyperwatch.feed.guard import Guard
+from hyperwatch.feed.limits import Limits
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.watch import Watch
 from hyperwatch.replay.bounds import Bounds
 from hyperwatch.replay.job import Job, Report
 from hyperwatch.replay.pace import Pace
-from hyperwatch.service import Feed, listen, serve, stop_on_signals
+from hyperwatch.service import listen, serve, stop_on_signals
+from hyperwatch.streams import Feed
 
 __all__ = ["Gate", "broadcast"]
 
@@ -54,6 +59,7 @@ async def broadcast(  # noqa: ASYNC128  `serve` calls started()
         deadline_s=DEFAULT_DEADLINE_S,
         changes=watch,
         gate=gate,
+        doors=Doors(Guard(Limits(past_mb_s=math.inf, client_past_mb_s=math.inf))),  # there is no node to spare
     )
     stopping = trio.Event()
     async with trio.open_nursery() as root:
@@ -69,8 +75,8 @@ async def broadcast(  # noqa: ASYNC128  `serve` calls started()
                 goodbye=(1000, "end of the recording"),
             )
         finally:
-            report.interrupted = feed.head.stopped
-            report.unreadable = feed.head.counters.failures
+            report.interrupted = feed.main.head.stopped
+            report.unreadable = feed.main.head.counters.failures
         root.cancel_scope.cancel("the end")
 
 
@@ -141,16 +147,16 @@ def _split(batch: Batch, count: int) -> tuple[Batch, Batch | None]:
 
 async def _gather(feed: Feed, wait_clients: int) -> None:
     """Waits for clients, or for a signal."""
-    if wait_clients > feed.hub.live_clients():
+    if wait_clients > feed.main.hub.live_clients():
         logger.info("waiting for {} clients with a subscription", wait_clients)
-    while feed.hub.live_clients() < wait_clients and not feed.head.stopped:  # noqa: ASYNC110  nobody announces this
+    while feed.main.hub.live_clients() < wait_clients and not feed.main.head.stopped:  # noqa: ASYNC110  nobody announces this
         await trio.sleep(_LOOK_S)
 
 
 async def _settle(feed: Feed) -> None:
     """Waits until every client has heard everything, or for a signal; _SETTLE_S at most."""
     with trio.move_on_after(_SETTLE_S) as scope:
-        while (late := _behind(feed)) and not feed.head.stopped:  # noqa: ASYNC110  nobody announces this
+        while (late := _behind(feed)) and not feed.main.head.stopped:  # noqa: ASYNC110  nobody announces this
             await trio.sleep(_LOOK_S)
     if scope.cancelled_caught:
         logger.warning("{} clients are still behind after {:g} s; they are let go", late, _SETTLE_S)

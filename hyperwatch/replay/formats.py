@@ -60,7 +60,7 @@ class Wanted:
         if self.filter.everything:
             return range(len(entry.run.keys))
         if self.stream is ORDERS:
-            return self.filter.select(entry.run.keys)
+            return self.filter.select(entry.run)
         return [number for number, keys in enumerate(entry.run.keys) if self._matches(keys)]
 
     def _matches(self, keys: Keys) -> bool:

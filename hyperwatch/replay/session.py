@@ -80,12 +80,8 @@ def replay(settings: Settings, *, progress: bool, log_to_stderr: Callable[[], No
 
 def _prepare(settings: Settings) -> Job:
     log = _log(settings)
-    if settings.filter.statuses is not None and log.stream is not ORDERS:
-        what = f"--status: {log.stream.name} has no statuses"
-        raise UsageError(what, "leave it out, or choose --stream node_order_statuses")
-    if settings.listen is not None and log.stream is not ORDERS:
-        what = f"--to ws serves order statuses, and this is {log.stream.name}"
-        raise UsageError(what, "choose --stream node_order_statuses, or --to stdout")
+    if log.stream is not ORDERS:
+        _refuse_filters_of_orders(settings.filter, log.stream)
     settings.bounds.check(log.stream, log.layout)
     start = beginning(log, settings.bounds)
     if settings.listen is not None:
@@ -93,6 +89,16 @@ def _prepare(settings: Settings) -> Job:
         start = first_inside(log, start, settings.bounds, lambda: None)
     pace = None if settings.speed is None else Pace(settings.speed)
     return Job(log, start, Wanted(log.stream, settings.bounds, settings.filter), pace)
+
+
+def _refuse_filters_of_orders(wanted: OrderFilter, stream: Stream) -> None:
+    asked = ["--status"] if wanted.statuses is not None else []
+    if wanted.details is not None:
+        named = attrs.asdict(wanted.details, filter=lambda _, value: value is not None)
+        asked += ["--" + name.replace("_", "-").removesuffix("s") for name in named]
+    if asked:
+        what = f"{asked[0]}: {stream.name} has no {'statuses' if asked[0] == '--status' else 'orders'}"
+        raise UsageError(what, "leave it out, or choose --stream node_order_statuses")
 
 
 def _log(settings: Settings) -> Playback | Tree:

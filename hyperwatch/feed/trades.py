@@ -1,0 +1,124 @@
+"""The official types that fills make: `trades` of one coin, `userFills` of one account. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import attrs
+import msgspec
+
+from hyperwatch.feed.views import Message
+from hyperwatch.log.batch import Batch, Entry
+from hyperwatch.node.keys import FillKeys
+from hyperwatch.node.streams import FILLS
+from hyperwatch.node.trades import Held, Paired, Trade, pair
+
+__all__ = ["Pairing", "Trades", "UserFills", "paired"]
+
+
+class Pairing:
+    """Pairs the fills of a log in its order, once for all subscribers.
+
+    Attributes:
+        trades: how many became complete.
+        one_sided: how many fills were given up, for no other side of them came.
+    """
+
+    def __init__(self) -> None:
+        self._held = Held()
+        self.trades = 0
+        self.one_sided = 0
+
+    def complete(self, batch: Batch) -> Batch:
+        """The next batch, its trades in its entries."""
+        entries = []
+        for entry in batch.entries:
+            whole, made = paired(entry, self._held)
+            self._held = made.after
+            self.trades += len(made.trades)
+            self.one_sided += made.one_sided
+            entries.append(whole)
+        return attrs.evolve(batch, entries=entries)
+
+
+def paired(entry: Entry, held: Held) -> tuple[Entry, Paired]:
+    """(an entry of fills with the trades that become complete in it, by what was held before it; these alone)."""
+    made = pair(held, entry.run, cast("Sequence[FillKeys]", entry.run.keys))
+    return attrs.evolve(entry, paired=made), made
+
+
+@attrs.frozen
+class Trades:
+    """The official `trades` of one coin."""
+
+    coin: str
+
+    ours = False
+    stream = FILLS.name
+    opening = ()
+
+    @property
+    def name(self) -> str:
+        return f"trades {self.coin}"
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """At most one message, with the trades of which the second fill is in the entry."""
+        if entry.paired is None:
+            return ()
+        trades = [_official(trade) for trade in entry.paired.trades if trade.taker.coin == self.coin]
+        return [Message(b"", b'{"channel":"trades","data":[%s]}' % b",".join(trades))] if trades else ()
+
+
+@attrs.frozen
+class UserFills:
+    """The official `userFills` of one account."""
+
+    user: str
+
+    ours = False
+    stream = FILLS.name
+
+    @property
+    def name(self) -> str:
+        return f"userFills {self.user}"
+
+    @property
+    def opening(self) -> tuple[Message, ...]:
+        """The snapshot that clients wait for. The node's files hold no account's history: it is empty."""
+        return (_user_fills(b'"isSnapshot":true,', self.user, ()),)
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """At most one message, with the account's fills of the entry."""
+        if self.user not in entry.run.users:
+            return ()
+        fills = [
+            _PAIR.decode(event)[1]
+            for event, keys in zip(entry.run.events, entry.run.keys, strict=True)
+            if keys.user == self.user
+        ]
+        return (_user_fills(b"", self.user, fills),)
+
+
+_PAIR = msgspec.json.Decoder(tuple[str, msgspec.Raw])
+
+
+def _user_fills(snapshot: bytes, user: str, fills: Sequence[msgspec.Raw]) -> Message:
+    body = b'{"channel":"userFills","data":{%s"user":"%s","fills":[%s]}}' % (snapshot, user.encode(), b",".join(fills))
+    return Message(b"", body)
+
+
+def _official(trade: Trade) -> bytes:
+    """A trade as the official API has it; the values are the node's own bytes."""
+    fill = trade.taker
+    return b'{"coin":%s,"side":"%s","px":%s,"sz":%s,"time":%d,"hash":%s,"tid":%d,"users":[%s,%s]}' % (
+        msgspec.json.encode(fill.coin),
+        fill.side.encode(),
+        bytes(fill.px),
+        bytes(fill.sz),
+        fill.time,
+        bytes(fill.hash),
+        fill.tid,
+        msgspec.json.encode(trade.buyer),
+        msgspec.json.encode(trade.seller),
+    )

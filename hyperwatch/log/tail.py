@@ -1,0 +1,92 @@
+"""What a file's last lines say: the block that reading has come to there. Blocking I/O."""
+
+from __future__ import annotations
+
+import itertools
+
+import attrs
+
+from hyperwatch.log.compressed import Source
+from hyperwatch.log.cursor import Block
+from hyperwatch.log.files import Log
+from hyperwatch.log.repeats import key_of
+from hyperwatch.node.events import Decoder, Run
+from hyperwatch.node.lines import LINE_BYTES
+
+__all__ = ["Tail", "higher", "less", "tail_of"]
+
+_WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
+
+
+@attrs.frozen
+class Tail:
+    """The last block before a place in a file."""
+
+    run: Run
+    count: int
+    """How many of its events lie there, as far as they stand together."""
+    whole: bool
+    """Whether nothing else lies before the place in this file."""
+    top: Block
+    """The highest block that was seen on the way: another one where a node restart is writing again."""
+    top_count: int
+    """How many of its events."""
+
+
+def tail_of(log: Log, source: Source, end: int) -> Tail | None:
+    """The last block of a file's first `end` bytes; None where no line of them can be read."""
+    window = min(end, _WINDOW_BYTES)
+    while window:
+        start, lines = _whole_lines(source, end - window, end)
+        decoder = Decoder(log.stream, log.layout, start)
+        decoder.feed(lines)
+        blocks = [(key, list(runs)) for key, runs in itertools.groupby(decoder.runs, key_of)]
+        if blocks and blocks[-1][0] == "":
+            return None  # undated: there are no blocks, and the whole file would be looked through for the last one
+        if blocks and (len(blocks) > 1 or blocks[-1][1][-1].fresh or window == end or window > LINE_BYTES):
+            return _tail(blocks, whole=start == 0 and len(blocks) == 1)
+        if window == end or window > LINE_BYTES:
+            return None
+        window = min(end, window * 2)
+    return None
+
+
+def higher(one: Tail | None, two: Tail | None) -> Tail | None:
+    """The later of two files' last blocks, with what of it lies in the earlier file."""
+    if one is None or two is None:
+        return two or one
+    first, second = key_of(one.run), key_of(two.run)
+    if first == second:
+        whole = two.whole and not two.run.fresh
+        return attrs.evolve(two, count=one.count + two.count if whole else two.count, whole=one.whole)
+    return one if less(second, first) else two
+
+
+def less(block: Block, other: Block | None) -> bool:
+    """Whether a block comes before another of the same kind."""
+    if isinstance(block, str):
+        return isinstance(other, str) and block < other
+    return isinstance(other, int) and block < other
+
+
+def _tail(blocks: list[tuple[Block, list[Run]]], *, whole: bool) -> Tail:
+    top, top_count = blocks[0][0], 0
+    for key, runs in blocks:
+        if less(top, key):
+            top, top_count = key, 0
+        if key == top:
+            top_count = max(top_count, _events(runs))
+    return Tail(blocks[-1][1][-1], _events(blocks[-1][1]), whole, top, top_count)
+
+
+def _events(runs: list[Run]) -> int:
+    """How many of a block's events lie in runs of it that follow each other."""
+    last = runs[-1]
+    return len(last.events) + last.skipped if last.fresh else sum(len(run.events) for run in runs)
+
+
+def _whole_lines(source: Source, start: int, end: int) -> tuple[int, bytes]:
+    """(offset, the whole lines of a file between two places); `end` is a line's start."""
+    data = source.read(start, end - start)
+    cut = data.find(b"\n") + 1 if start and source.read(start - 1, 1) != b"\n" else 0
+    return start + cut, data[cut:]
