@@ -32,7 +32,7 @@ def routes(vitals: Vitals) -> Routes:
         "/readyz": Route(_at_once(lambda: _readiness(vitals)), free=True),
         "/status": Route(_at_once(overview.answer)),
         "/gaps": Route(_at_once(lambda: _gaps(vitals))),
-        "/": Route(_at_once(_page()), free=True),
+        "/": Route(_at_once(lambda: _PAGE), free=True),
     }
 
 
@@ -73,7 +73,7 @@ def _gaps(vitals: Vitals) -> Answer:
     return Answer(HTTPStatus.OK, msgspec.json.encode(document), _JSON, _FRESH)
 
 
-def _page() -> Callable[[], Answer]:
+def _page() -> Answer:
     """One file, without outside resources; nothing but its own script runs in it, and it talks to nobody but us."""
     body = files("hyperwatch").joinpath("page.html").read_bytes()
     hashes = {
@@ -88,4 +88,7 @@ def _page() -> Callable[[], Answer]:
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = [*_FRESH, ("Content-Security-Policy", policy), ("Referrer-Policy", "no-referrer")]
-    return lambda: Answer(HTTPStatus.OK, body, _HTML, headers)
+    return Answer(HTTPStatus.OK, body, _HTML, headers)
+
+
+_PAGE = _page()

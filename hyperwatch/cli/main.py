@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hyperwatch import __version__
-from hyperwatch.cli import demo, gaps, healthcheck, replay, run, simulate, watch
+from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
@@ -48,6 +48,7 @@ for _command in (
     gaps.gaps,
     gaps.quarantine,
     healthcheck.command,
+    doctor.command,
 ):
     program.add_command(_command)
 
