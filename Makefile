@@ -52,6 +52,7 @@ COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_metrics.py
 
 constraints:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from hyperwatch import __version__
+from hyperwatch.cli import config as config_command
 from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError, UsageError
 
@@ -49,6 +50,7 @@ for _command in (
     gaps.quarantine,
     healthcheck.command,
     doctor.command,
+    config_command.command,
 ):
     program.add_command(_command)
 
