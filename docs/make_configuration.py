@@ -35,13 +35,13 @@ allow-origin = ["https://desk.example.com"]
 nor passwords:
 
 ```sh
-hyperwatch config --workers 2
+hyperwatch config
 ```
 
 ```text
 --data-dir     /var/lib/hl/data  hyperwatch.toml
 --listen       127.0.0.1:9000    HYPERWATCH_LISTEN
---workers      2                 the command line
+--workers      1                 default
 ```
 
 Tokens have a variable and a file, and no option that holds one: `HYPERWATCH_TOKENS`, with blanks between, and `--tokens-file`.

@@ -17,7 +17,10 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, tupl
     capsys.readouterr()
     assert _exit_code(arguments) == 0
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    return {cells[0].strip(): (cells[-2].strip() or next(filter(None, cells[1:-1])).strip(), cells[-1].strip()) for cells in rows}
+    return {
+        cells[0].strip(): (cells[-2].strip() or next(filter(None, cells[1:-1])).strip(), cells[-1].strip())
+        for cells in rows
+    }
 
 
 def test_every_setting_is_shown_with_where_it_came_from(
@@ -69,5 +72,17 @@ def test_the_page_of_settings_is_made_from_the_program(monkeypatch: pytest.Monke
 
 def test_the_page_has_every_option_of_every_command() -> None:
     page = (DOCS / "configuration.md").read_text()
-    options = [param.opts[0] for command in program.commands.values() for param in command.params if param.opts[0].startswith("--")]
+    options = [
+        param.opts[0]
+        for command in program.commands.values()
+        for param in command.params
+        if param.opts[0].startswith("--")
+    ]
     assert [name for name in options if f"| `{name}" not in page] == []
+
+
+def test_the_file_is_read_by_commands_of_a_group_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(f'state-dir = "{tmp_path / "nowhere"}"\n')
+    assert _exit_code(["--config", str(file), "quarantine", "list"]) == 2
+    assert f"--state-dir {tmp_path / 'nowhere'} does not exist" in capsys.readouterr().err

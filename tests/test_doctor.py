@@ -26,7 +26,10 @@ UID = 10000
 
 
 def said(findings: Iterable[Finding]) -> list[tuple[Level, str]]:
-    return [(finding.level, f"{finding.what} -> {finding.advice}" if finding.advice else finding.what) for finding in findings]
+    return [
+        (finding.level, f"{finding.what} -> {finding.advice}" if finding.advice else finding.what)
+        for finding in findings
+    ]
 
 
 def iso(ns: int) -> str:
@@ -35,8 +38,10 @@ def iso(ns: int) -> str:
 
 def written(written_ns: int, block_ns: int) -> bytes:
     """A line, at these times."""
-    return line(7, [event(1)]).replace(b"2026-05-05T17:39:13.5", iso(written_ns).encode(), 1).replace(
-        b'"block_time":"2026-05-05T17:39:13.024084407"', b'"block_time":"%s"' % iso(block_ns).encode()
+    return (
+        line(7, [event(1)])
+        .replace(b"2026-05-05T17:39:13.5", iso(written_ns).encode(), 1)
+        .replace(b'"block_time":"2026-05-05T17:39:13.024084407"', b'"block_time":"%s"' % iso(block_ns).encode())
     )
 
 
@@ -74,11 +79,9 @@ def test_a_node_that_writes_at_once_and_in_time_is_good(tree: Tree) -> None:
 
 def test_output_that_is_buffered_is_seen_by_the_times_of_its_lines(tree: Tree) -> None:
     (_, buffered) = judged(tree, [lambda now: written(now - 400_000_000, now - 700_000_000)] * 3)
-    assert buffered == (
-        Level.ADVICE,
-        "lines are in the file 400 ms after the node's own time for them: its output is buffered"
-        " -> start the node with --disable-output-file-buffering",
-    )
+    assert buffered[0] is Level.ADVICE
+    assert "400 ms after the node's own time for them: its output is buffered" in buffered[1]
+    assert "start the node with --disable-output-file-buffering" in buffered[1]
 
 
 def test_output_of_plain_events_that_is_buffered_is_seen_by_halves_of_lines(tree: Tree) -> None:
@@ -90,11 +93,9 @@ def test_output_of_plain_events_that_is_buffered_is_seen_by_halves_of_lines(tree
 
 
 def test_a_node_that_is_behind_the_chain_is_named(tree: Tree) -> None:
-    assert judged(tree, [lambda now: written(now, now - 5_000_000_000)])[0] == (
-        Level.ADVICE,
-        "the node writes 5.0 s after the blocks (0.1 to 0.6 s are usual) -> it may be catching up; else give it more cores, "
-        "a faster disk, or better peers",
-    )
+    level, text = judged(tree, [lambda now: written(now, now - 5_000_000_000)])[0]
+    assert level is Level.ADVICE
+    assert text.startswith("the node writes 5.0 s after the blocks (0.1 to 0.6 s are usual) -> it may be catching up")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,9 @@ def test_a_node_without_order_statuses_is_told_its_flags(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("apart_s", "level", "words"), [(1, Level.ADVICE, "are written at once"), (3600, Level.GOOD, "is left from before")])  # fmt: skip
-def test_two_layouts_at_once_are_told_from_one_that_was_left(tree: Tree, apart_s: int, level: Level, words: str) -> None:
+def test_two_layouts_at_once_are_told_from_one_that_was_left(
+    tree: Tree, apart_s: int, level: Level, words: str
+) -> None:
     other = hour_file(tree.root, "20260505/17", Layout.BY_BLOCK)
     append(other, line(6, [event(1)]))
     os.utime(other, ns=(NOW_NS - apart_s * 10**9,) * 2)
@@ -160,9 +163,7 @@ def test_a_client_that_is_away_longer_than_files_are_kept_is_thought_of(tmp_path
     assert "keep 24 hours" in text
 
 
-@pytest.mark.parametrize(
-    ("hours", "level"), [(1, Level.BAD), (12, Level.ADVICE), (48, Level.GOOD)]
-)
+@pytest.mark.parametrize(("hours", "level"), [(1, Level.BAD), (12, Level.ADVICE), (48, Level.GOOD)])
 def test_the_room_that_is_left_is_measured_in_hours(tmp_path: Path, hours: int, level: Level) -> None:
     tree = Tree(tmp_path, ORDERS, Layout.STREAMING)
     append(hour_file(tmp_path, "20260505/9"), bytes(1000))
