@@ -15,7 +15,8 @@ import pytest
 from inotify_simple import INotify  # type: ignore[import-untyped]  # ships no types
 
 from hyperwatch.cli import checks, events
-from hyperwatch.cli.checks import Finding, Growth, Level
+from hyperwatch.cli.checks import Finding, Level
+from hyperwatch.cli.growth import Growth, observe, times
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.log.files import Tree
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout
@@ -63,11 +64,11 @@ def watched(tree: Tree, writes: Iterable[Callable[[int], bytes]]) -> Growth:
             append(tree.hourly / "20260505/17", coming.pop(0)(now_ns))
             os.utime(tree.hourly / "20260505/17", ns=(now_ns, now_ns))
 
-    return checks.observe(tree, 1, sleep=sleep, now_ns=lambda: now_ns)
+    return observe(tree, 1, sleep=sleep, now_ns=lambda: now_ns)
 
 
 def judged(tree: Tree, writes: Iterable[Callable[[int], bytes]]) -> list[tuple[Level, str]]:
-    return said(checks.times(tree, watched(tree, writes), now_ns=NOW_NS))
+    return said(times(tree, watched(tree, writes), now_ns=NOW_NS))
 
 
 def test_a_node_that_writes_at_once_and_in_time_is_good(tree: Tree) -> None:
@@ -109,13 +110,13 @@ def test_clocks_that_differ_are_named(tree: Tree, written_s: int, block_s: int, 
 
 
 def test_files_of_the_future_are_a_clock_that_differs(tree: Tree) -> None:
-    ((level, text),) = said(checks.times(tree, Growth(), now_ns=NOW_NS - 5 * 10**9))
+    ((level, text),) = said(times(tree, Growth(), now_ns=NOW_NS - 5 * 10**9))
     assert level is Level.BAD
     assert "was written 5.0 s in the future" in text
 
 
 def test_a_node_that_does_not_write_is_named(tree: Tree) -> None:
-    assert said(checks.times(tree, Growth(), now_ns=NOW_NS + 61 * 10**9)) == [
+    assert said(times(tree, Growth(), now_ns=NOW_NS + 61 * 10**9)) == [
         (Level.BAD, "the node has written no order for 61 s -> see whether it runs, and has peers")
     ]
 

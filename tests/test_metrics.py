@@ -72,9 +72,10 @@ class Scraped:
 
     async def reaches(self, wanted: float, name: str, **labels: str) -> str:
         """The text in which a sample has that value; the test's own timeout bounds it."""
-        while value(text := await self.text(), name, **labels) != wanted:
-            await trio.lowlevel.checkpoint()
-        return text
+        while True:
+            text = await self.text()
+            if value(text, name, **labels) == wanted:
+                return text
 
 
 @asynccontextmanager

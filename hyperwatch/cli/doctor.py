@@ -10,8 +10,9 @@ import click
 import platformdirs
 
 from hyperwatch.cli import checks
-from hyperwatch.cli.checks import Finding, Growth, Level
+from hyperwatch.cli.checks import Finding, Level
 from hyperwatch.cli.events import Ear, file_system, limits
+from hyperwatch.cli.growth import Growth, observe, times
 from hyperwatch.cli.options import DATA_DIR, option
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import Tree, find_trees
@@ -68,8 +69,8 @@ def _look(tree: Tree, seconds: float) -> Iterator[Finding]:
     directory = (tree.hourly / tree.names()[-1]).parent
     ear, growth = Ear(directory), Growth()
     try:
-        growth = checks.observe(tree, seconds)
-        yield from checks.times(tree, growth, now_ns=time.time_ns())
+        growth = observe(tree, seconds)
+        yield from times(tree, growth, now_ns=time.time_ns())
         yield from ear.findings(directory, grew=bool(growth.size_bytes), kind=file_system(directory))
     except (OSError, DataError) as error:
         yield Finding(Level.BAD, f"{directory} could be read, and cannot any more: {error}", "try again")
