@@ -1,9 +1,10 @@
 # make demo          installs hyperwatch and shows it at work, no node needed (make demo SECONDS=10 ends by itself)
 # make test          installs the tests' tools and runs the tests
 # make test-slow     the long ones too
+# make test-page     the page, in a browser: pictures are kept in build/page
 # make lint          ruff, flake8-async, mypy, import-linter
 # make bench         how fast it is, beside baselines (make bench BENCH="--quick --only live")
-# make docs          makes docs/commands.md from the program
+# make docs          makes the references of commands, configuration and metrics from the program
 # make site          builds the documentation as a site, warnings are errors; it is then in site/
 # make constraints   pins every dependency anew
 
@@ -13,7 +14,7 @@ BENCH ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow bench lint docs site constraints clean
+.PHONY: demo test test-slow test-page bench lint docs site constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -26,6 +27,10 @@ test-slow: .venv/dev-stamp
 
 bench: .venv/dev-stamp
 	$(BIN)/python -m benchmarks $(BENCH)
+
+test-page: .venv/dev-stamp
+	mkdir -p build/page
+	HYPERWATCH_ARTIFACTS=build/page $(BIN)/python -m pytest tests/test_page.py
 
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .
@@ -57,6 +62,8 @@ COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 docs: .venv/dev-stamp
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_configuration.py
+	$(BIN)/python docs/make_metrics.py
 
 # Not --quiet: what it hides, --strict does not count.
 site: .venv/docs-stamp

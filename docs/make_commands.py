@@ -9,7 +9,7 @@ import click
 
 from hyperwatch.cli.main import program
 
-__all__ = ["PAGE", "page"]
+__all__ = ["PAGE", "cells", "page"]
 
 PAGE = Path(__file__).with_name("commands.md")
 
@@ -66,7 +66,8 @@ def _section(command: click.Command, context: click.Context) -> list[str]:
     return parts
 
 
-def _row(option: click.Option, context: click.Context) -> str:
+def cells(option: click.Option, context: click.Context) -> tuple[str, str, str, str]:
+    """(option, variable, default, meaning)."""
     default = option.show_default if isinstance(option.show_default, str) else option.get_default(context, call=False)
     plain = str(default).replace(str(Path.home()), "~") if default not in (None, False, (), "") else ""
     if "Sentinel" in plain or "UNSET" in plain:
@@ -74,8 +75,11 @@ def _row(option: click.Option, context: click.Context) -> str:
     metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
     variable = f"`{option.envvar}`" if option.envvar else ""
     meaning = " ".join([*(option.help or "").split(), *_range(option)])
-    cells = (f"`{option.opts[0]}{metavar}`", variable, plain, meaning)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return f"`{option.opts[0]}{metavar}`", variable, plain, meaning
+
+
+def _row(option: click.Option, context: click.Context) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells(option, context)) + " |"
 
 
 def _range(option: click.Option) -> list[str]:

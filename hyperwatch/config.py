@@ -16,6 +16,7 @@ from hyperwatch.log.files import GRACE_S
 from hyperwatch.node.streams import Layout
 
 __all__ = [
+    "DEFAULT_BEHIND_S",
     "DEFAULT_DEADLINE_S",
     "DEFAULT_GRACE_S",
     "DEFAULT_RING_BYTES",
@@ -28,6 +29,7 @@ __all__ = [
 
 DEFAULT_RING_BYTES = 64 * 1024 * 1024  # about two seconds of a busy day, as decoded
 DEFAULT_DEADLINE_S = 30.0  # a batch takes 0.1 s; the replaced system's work had 30 s
+DEFAULT_BEHIND_S = 10.0  # a hundred times what is usual; a backlog of a gigabyte is read within seconds
 DEFAULT_STALL_S = 60.0  # real nodes pause up to two minutes a day, and spikes of a second are normal
 DEFAULT_GRACE_S = GRACE_S
 
@@ -42,8 +44,8 @@ class Address:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """From `HOST:PORT`, `[IPV6]:PORT`. Port 0: any that is free.
+    def parse(cls, text: str, option: str = "--listen") -> Self:
+        """From `HOST:PORT`, `[IPV6]:PORT`. Port 0: any that is free. Errors name the option.
 
         Raises:
             UsageError: where it is neither.
@@ -51,7 +53,7 @@ class Address:
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):  # noqa: PLR2004  ports end there
-            what = f"--listen {text!r} is not HOST:PORT"
+            what = f"{option} {text!r} is not HOST:PORT"
             raise UsageError(what, "write it as 127.0.0.1:8000 or [::1]:8000")
         return cls(host, int(port))
 
@@ -93,6 +95,10 @@ class Config:
     """How long the workers may take over a batch."""
     stall_s: float = DEFAULT_STALL_S
     """How long a node may write nothing before it is said to be stalled."""
+    behind_s: float = DEFAULT_BEHIND_S
+    """How far hyperwatch may be behind the node before it is not ready."""
+    metrics_listen: Address | None = None
+    """Where Prometheus asks. None: nowhere."""
     grace_s: float = DEFAULT_GRACE_S
     """How long after its last change an old hour file may still grow."""
     limits: Limits = attrs.Factory(Limits)

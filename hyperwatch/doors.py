@@ -30,6 +30,10 @@ class Doors:
         """As an operator wants them. Raises UsageError where a setting is wrong."""
         return cls(Guard(config.limits, config.tokens, config.origins), {"/info": info_route(config.info_url)})
 
+    def with_routes(self, routes: Routes) -> Self:
+        """The same, with some more to find there."""
+        return attrs.evolve(self, routes={**self.routes, **routes})
+
 
 def warn_of_open_doors(config: Config, addresses: Sequence[Address]) -> None:
     """Says what an operator may not have meant.

@@ -1,18 +1,15 @@
-"""What is watched beside the feed: whether the node writes, in which layout, and how far behind hyperwatch is."""
+"""What is watched beside the feed: whether the node writes, and in which layout."""
 
 from __future__ import annotations
-
-import time
 
 import trio
 from loguru import logger
 
 from hyperwatch.errors import DataError
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Log, Tree, backlog_bytes, find_trees, newest_data_ns
+from hyperwatch.log.files import Tree, find_trees, newest_data_ns
 from hyperwatch.log.ring import Ring
 
-__all__ = ["another_layout", "lag", "say_stalls"]
+__all__ = ["another_layout", "say_stalls"]
 
 _LOOK_S = 1.0
 _SETTLED_S = 10.0  # for so long this layout got nothing that another one did: no node pauses one of its own layouts
@@ -55,19 +52,3 @@ def _newer_layout(tree: Tree) -> Tree | None:
         return None  # the head says what is wrong with the directory
     ahead_ns = newest_data_ns(other) - newest_data_ns(tree)
     return other if other.layout is not tree.layout and ahead_ns >= _SETTLED_S * 1e9 else None
-
-
-async def lag(log: Log, end: Cursor, written_ms: int | None) -> tuple[int, float]:
-    """How far the head is behind what the node has written: in bytes, and in seconds.
-
-    Args:
-        log: the files.
-        end: what of them was read.
-        written_ms: when the node wrote what was read last, UTC; None where it does not say so.
-    """
-    if not isinstance(log, Tree):
-        return 0, 0.0
-    size_bytes = await trio.to_thread.run_sync(backlog_bytes, log, end)
-    if not size_bytes or written_ms is None:
-        return size_bytes, 0.0
-    return size_bytes, max(0.0, time.time() - written_ms / 1000)

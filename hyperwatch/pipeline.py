@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import attrs
 from loguru import logger
 
+from hyperwatch.errors import DataError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.trades import Pairing
@@ -67,6 +69,7 @@ class Pipeline:
             gate=gate,
             complete=pairing.complete if pairing else _as_it_is,
             found=records.found,
+            counters=records.counters[log.stream.name],
         )
         return cls(log, ring, hub, Past(log, ring, records.note, throttle), head, pairing)
 
@@ -81,8 +84,16 @@ def place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor
 
     Raises:
         OSError: from the files.
-        DataError: where a directory cannot be read.
+        DataError: where a directory or a file may not be read.
     """
+    try:
+        return _place_to_begin(tree, since, records)
+    except PermissionError as error:
+        what = f"{error.filename} cannot be read by uid {os.getuid()}"
+        raise DataError(what, "give that user read access to it, or run hyperwatch as the user that owns it") from error
+
+
+def _place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor:
     if tree.stream is DIFFS and tree.layout is Layout.PLAIN:
         logger.warning(
             "{} carry neither time nor block: cursors hold in the same file only, and what a node restart writes "

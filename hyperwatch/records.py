@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -11,17 +12,19 @@ from loguru import logger
 
 from hyperwatch.feed.views import too_large
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import begin
-from hyperwatch.log.state import State
+from hyperwatch.log.state import DamageRecord, GapRecord, State, damage_record, gap_record
 from hyperwatch.node.streams import Stream
 
 __all__ = ["Records"]
 
 _SAVE_S = 1.0
+_NEWEST = 200  # of each kind in memory, for who asks over HTTP: 100 KiB
 _COMPLAIN_S = 60.0  # how often a state directory that cannot be written is named
 
 
@@ -33,16 +36,31 @@ class Records:
     Args:
         state: where they are kept; None: only in the log.
         now_s: the clock that complaints are spaced by.
+        counters: of each stream.
 
     Attributes:
-        gaps: how many were found.
+        counters: those; are kept, here as far as gaps and unreadable lines go.
+        gaps: the newest of the ledger, oldest first.
+        unreadable: the newest of this run, without their bytes.
     """
 
-    def __init__(self, state: State | None, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        state: State | None,
+        now_s: Callable[[], float] = time.monotonic,
+        counters: defaultdict[str, Counters] | None = None,
+    ) -> None:
+        self.counters = defaultdict(Counters) if counters is None else counters
         self._state = state
         self._now_s = now_s
         self._complained_s = -_COMPLAIN_S
-        self.gaps = 0
+        self.gaps: deque[GapRecord] = deque(maxlen=_NEWEST)
+        self.unreadable: deque[DamageRecord] = deque(maxlen=_NEWEST)
+
+    def recall(self) -> None:
+        """What the ledger holds of other runs is among the newest. Blocking. Raises OSError, StateError."""
+        if self._state is not None:
+            self.gaps.extend(gap for _, gap in self._state.gaps.read())
 
     async def found(self, batch: Batch) -> None:
         """Keeps what a batch lacks."""
@@ -99,21 +117,26 @@ class Records:
 
     def _keep(self, batch: Batch, gaps: list[Gap]) -> None:
         self._say(gaps)
+        # Hours of several streams have the same names, so the whole path under the data directory.
+        file = f"{batch.before.directory}/hourly/{batch.file}"
+        self.unreadable.extend(damage_record(file, attrs.evolve(damage, data=b"")) for damage in batch.damage)
         if self._state is not None:
             self._try(self._state.note, gaps)
-            # Hours of several streams have the same names, so the whole path under the data directory.
-            self._try(self._state.keep, f"{batch.before.directory}/hourly/{batch.file}", batch.damage)
+            if self._try(self._state.keep, file, batch.damage):
+                self.counters[batch.stream].quarantined += len(batch.damage)
 
     def _say(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:
-            self.gaps += 1
+            self.counters[gap.stream].gaps[gap.reason] += 1
+            self.gaps.append(gap_record(gap))
             logger.warning(
                 "gap: {} of {}: {}; from block {} ({} events of it read) to block {}; {}",
                 gap.reason, gap.stream, gap.where or "the log", gap.before.key, gap.before.count, gap.after.key,
                 "still in the files" if gap.readable else "not in the files",
             )  # fmt: skip
 
-    def _try(self, write: Callable[..., None], *arguments: object) -> None:
+    def _try(self, write: Callable[..., None], *arguments: object) -> bool:
+        """Whether it could be written."""
         try:
             write(*arguments)
         except OSError as error:
@@ -125,6 +148,8 @@ class Records:
                     "it can; make room, or give this user the right to write",
                     error,
                 )
+            return False
+        return True
 
 
 def _below(cursor: Cursor, other: Cursor) -> bool:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import trio
 from loguru import logger
 
-from hyperwatch.lookout import lag
 from hyperwatch.pipeline import Pipeline
 from hyperwatch.streams import Feed
+from hyperwatch.vitals import Sign, Vitals
 
 __all__ = ["report"]
 
 REPORT_S = 10.0
 
 
-async def report(feed: Feed) -> None:
+async def report(feed: Feed, vitals: Vitals) -> None:
     """Says every REPORT_S what has happened since the last time, of each stream. Does not end."""
     known: dict[Pipeline, dict[str, int]] = {}
     while True:
         last, known = known, {pipeline: _counts(pipeline) for pipeline in feed.pipelines}
         for pipeline, before in last.items():
             counts = {name: count - before[name] for name, count in known[pipeline].items()}
-            await _say(pipeline, counts, len(feed.server.connections))
+            _say(pipeline, counts, vitals.signs.get(pipeline.log.stream.name), len(feed.server.connections))
         await trio.sleep(REPORT_S)
 
 
@@ -31,9 +31,9 @@ def _counts(pipeline: Pipeline) -> dict[str, int]:
     return counts | ({"trades": pairing.trades, "one_sided": pairing.one_sided} if pairing else {})
 
 
-async def _say(pipeline: Pipeline, counts: dict[str, int], clients: int) -> None:
-    newest, stream = pipeline.hub.last, pipeline.log.stream
-    lag_bytes, lag_s = await lag(pipeline.log, pipeline.ring.end, newest.run.written_ms if newest else None)
+def _say(pipeline: Pipeline, counts: dict[str, int], sign: Sign | None, clients: int) -> None:
+    stream, moment = pipeline.log.stream, sign.now if sign is not None else None
+    lag_bytes, lag_s = (moment.lag_bytes, moment.lag_s) if moment is not None else (0, 0.0)
     trades = "; {trades} trades, {one_sided} fills without another side" if pipeline.pairing else ""
     logger.bind(stream=stream.name, lag_bytes=lag_bytes, lag_s=lag_s, clients=clients, **counts).info(
         "last {:g} s: {lines} lines, {events} {}s, {failures} failures, {batches} batches; "

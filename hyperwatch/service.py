@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -21,18 +21,22 @@ from loguru import logger
 
 from hyperwatch.config import Address, Config
 from hyperwatch.doors import Doors, warn_of_open_doors
+from hyperwatch.endpoints import routes
 from hyperwatch.errors import UsageError
+from hyperwatch.feed.server import Server
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import POLL_S, Watch
 from hyperwatch.lookout import another_layout, say_stalls
+from hyperwatch.metrics import metrics_server
 from hyperwatch.node.streams import ORDERS, STREAMS
 from hyperwatch.pipeline import place_to_begin
 from hyperwatch.records import Records
 from hyperwatch.report import report
 from hyperwatch.streams import Feed
+from hyperwatch.vitals import Vitals
 
 __all__ = ["listen", "run", "serve", "stop_on_signals"]
 
@@ -58,19 +62,37 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
         DataError: where the data directory is missing or cannot be read.
     """
     doors = Doors.of(config)
+    vitals = Vitals(doors.guard, stall_s=config.stall_s, behind_s=config.behind_s)
+    doors = doors.with_routes(routes(vitals))
     tree, stopping = await _find_tree(config), trio.Event()
     since: dict[str, Cursor] = {}
-    with _closing(await listen(config.listen)) as listeners:
+    with (
+        _closing(await listen(config.listen)) as listeners,
+        _closing(await listen(config.metrics_listen, "--metrics-listen")) as metrics_listeners,
+    ):
         warn_of_open_doors(config, [_address(listener) for listener in listeners])
         async with trio.open_nursery() as root:
             if signals:
                 await root.start(stop_on_signals, stopping.set)
+            root.start_soon(vitals.watch)
+            logger.info("a page for people is at http://{}/", _address(listeners[0]))
+            if metrics_listeners:
+                logger.info("metrics are at http://{}/metrics", _address(metrics_listeners[0]))
+                root.start_soon(trio.serve_listeners, metrics_server(vitals).handle, metrics_listeners)
             if tree is None:
-                tree = await _wait_for_tree(config, stopping)
+                with _again(listeners) as open_now:
+                    tree = await _wait_for_tree(config, doors, open_now, stopping)
             while tree is not None:
-                with _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners]) as open_now:
+                with _again(listeners) as open_now:
                     tree, since = await _follow(
-                        tree, since, config, doors, listeners=open_now, stopping=stopping, task_status=task_status
+                        tree,
+                        since,
+                        config,
+                        doors,
+                        vitals,
+                        listeners=open_now,
+                        stopping=stopping,
+                        task_status=task_status,
                     )
                 task_status = trio.TASK_STATUS_IGNORED  # told once
             root.cancel_scope.cancel("the service has ended")
@@ -85,11 +107,17 @@ def _closing(listeners: list[trio.SocketListener]) -> Iterator[list[trio.SocketL
             listener.socket.close()
 
 
+def _again(listeners: list[trio.SocketListener]) -> AbstractContextManager[list[trio.SocketListener]]:
+    """The same listeners, which may be closed."""
+    return _closing([trio.SocketListener(listener.socket.dup()) for listener in listeners])
+
+
 async def _follow(  # noqa: ASYNC128  as `run`
     tree: Tree,
     since: dict[str, Cursor],
     config: Config,
     doors: Doors,
+    vitals: Vitals,
     *,
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
@@ -102,6 +130,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
         since: where reading ended in another layout, by stream.
         config: the settings.
         doors: who may come in.
+        vitals: are told of the feed.
         listeners: open; closed in the end.
         stopping: ends it.
         task_status: is told the port.
@@ -111,7 +140,8 @@ async def _follow(  # noqa: ASYNC128  as `run`
     """
     successor = tree
     with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
-        records = Records(state)
+        records = Records(state, counters=vitals.counters)
+        await trio.to_thread.run_sync(records.recall)
         start = await trio.to_thread.run_sync(place_to_begin, tree, since.get(ORDERS.name), records)
         feed = Feed.of(
             tree,
@@ -124,6 +154,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
             doors=doors,
         )
         feed = await feed.with_others(config, records, since)
+        vitals.follow(feed, records)
 
         async def leave_for_another_layout() -> None:
             nonlocal successor
@@ -133,7 +164,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
 
         try:
             async with trio.open_nursery() as root:
-                root.start_soon(report, feed)
+                root.start_soon(report, feed, vitals)
                 root.start_soon(say_stalls, feed.main.ring, config.stall_s)
                 root.start_soon(records.save_places, ORDERS, feed.main.ring)
                 if config.layout is None:
@@ -223,33 +254,47 @@ async def stop_on_signals(
             os._exit(128 + number)  # as PID 1 the default action would be ignored
 
 
-async def listen(address: Address) -> list[trio.SocketListener]:
+async def listen(address: Address | None, option: str = "--listen") -> list[trio.SocketListener]:
     """Opens the listeners.
+
+    Args:
+        address: where. None: nowhere.
+        option: what said so.
 
     Raises:
         UsageError: where the address is in use, not ours, or not to be had.
     """
+    if address is None:
+        return []
     try:
         return await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
-        what = f"--listen {address}: {os.strerror(error.errno) if error.errno else error}"
+        what = f"{option} {address}: {os.strerror(error.errno) if error.errno else error}"
         busy = error.errno == errno.EADDRINUSE
         remedy = "choose another port, or end what listens there" if busy else "choose an address of this machine"
         raise UsageError(what, remedy) from error
 
 
-async def _wait_for_tree(config: Config, stopping: trio.Event) -> Tree | None:
-    """The files to follow, as soon as the node has written any; None where it was told to stop first."""
+async def _wait_for_tree(
+    config: Config, doors: Doors, listeners: list[trio.SocketListener], stopping: trio.Event
+) -> Tree | None:
+    """The files to follow, as soon as the node has written any; None where it was told to stop first.
+
+    Until then there is no feed, and whoever asks is told so.
+    """
     logger.warning(
         "no {}* in {} yet: waiting; the node writes them with --write-order-statuses", ORDERS.name, config.data_dir
     )
-    while not stopping.is_set():
-        with trio.move_on_after(POLL_S):
-            await stopping.wait()
-        tree = await _find_tree(config)
-        if tree is not None:
-            return tree
-    return None
+    tree = None
+    async with trio.open_nursery() as nursery:
+        lobby = Server({}, doors.guard, doors.routes)
+        nursery.start_soon(trio.serve_listeners, lobby.handle, listeners)
+        while tree is None and not stopping.is_set():
+            with trio.move_on_after(POLL_S):
+                await stopping.wait()
+            tree = await _find_tree(config)
+        nursery.cancel_scope.cancel("there is a feed now")
+    return None if stopping.is_set() else tree
 
 
 async def _find_tree(config: Config) -> Tree | None:

@@ -44,7 +44,17 @@ class Service:
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(self.root), "--layout", "streaming"]
+        command = [
+            sys.executable,
+            "-m",
+            "hyperwatch",
+            "run",
+            "--metrics-listen=",
+            "--data-dir",
+            str(self.root),
+            "--layout",
+            "streaming",
+        ]
         command += [
             "--listen",
             f"127.0.0.1:{self.port}",
@@ -195,7 +205,7 @@ def busy_service(tmp_path: Path, prefix: tuple[str, ...]) -> tuple[subprocess.Po
     pad = "0x" + "0" * 2000
     for start in range(0, 40_000, 2_000):
         append(path, b"".join(line(number, [event(number, cloid=pad)]) for number in range(start, start + 2_000)))
-    command = [*prefix, sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path)]
+    command = [*prefix, sys.executable, "-m", "hyperwatch", "run", "--metrics-listen=", "--data-dir", str(tmp_path)]
     command += ["--listen", "127.0.0.1:0"]
     command += ["--state-dir", str(tmp_path / "state"), "--ring-bytes", str(2**20)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

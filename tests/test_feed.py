@@ -235,7 +235,7 @@ async def test_another_path_and_what_is_no_websocket_are_refused_and_the_others_
             handshake = HANDSHAKE.replace(b"/ws", b"/elsewhere")
             for said, status in (
                 (handshake, b"404"),
-                (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+                (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
                 (b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
                 (b"GET /ws HTTP/1.1\r\n\r\n", b"400"),
                 (b"\x00" * 100, b"400"),

@@ -18,7 +18,7 @@ from hyperwatch.log import files
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.compressed import open_source, zstd
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import OversizedLineError, PlainFile, Recording, Tree, backlog_bytes, find_trees, read_lines
+from hyperwatch.log.files import OversizedLineError, PlainFile, Recording, Tree, backlog, find_trees, read_lines
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
@@ -349,9 +349,9 @@ def test_the_backlog_is_what_lies_behind_a_cursor(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), b"x" * 100)
     append(hour_file(tmp_path, "20260505/10"), b"x" * 10)
 
-    assert backlog_bytes(tree(tmp_path), start()) == 110
-    assert backlog_bytes(tree(tmp_path), Cursor("x", (FilePlace("20260505/9", 60),))) == 50
-    assert backlog_bytes(tree(tmp_path), Cursor("x", (FilePlace("20260505/10", 10),))) == 0
+    assert backlog(tree(tmp_path), start()).size_bytes == 110
+    assert backlog(tree(tmp_path), Cursor("x", (FilePlace("20260505/9", 60),))).size_bytes == 50
+    assert backlog(tree(tmp_path), Cursor("x", (FilePlace("20260505/10", 10),))).size_bytes == 0
 
 
 def batches_of(tmp_path: Path, count: int) -> list[Batch]:

@@ -16,7 +16,7 @@ import trio
 
 from hyperwatch import memory
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree, backlog_bytes
+from hyperwatch.log.files import Tree, backlog
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
 from support import Client, append, connected, event, hour_file, line
@@ -53,7 +53,7 @@ class Node:
         self.turns += 1
         if self.turns % 500:
             return
-        while backlog_bytes(self.tree, self.reached) > AHEAD_BYTES and not self.over:
+        while backlog(self.tree, self.reached).size_bytes > AHEAD_BYTES and not self.over:
             time.sleep(0.01)
         for name in self.tree.names()[:-2]:
             (self.tree.hourly / name).unlink()
@@ -82,7 +82,17 @@ async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_cl
 ) -> None:
     append(hour_file(tmp_path, "20200101/0"), line(1, [event(1)]))
     (tmp_path / ".hyperwatch-simulated").touch()
-    command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "hyperwatch",
+        "run",
+        "--metrics-listen=",
+        "--data-dir",
+        str(tmp_path),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     command += ["--state-dir", str(tmp_path / "state"), "--log-level", "INFO"]
     log = (tmp_path / "log").open("w+")
     process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, stderr=log))

@@ -195,16 +195,17 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def test_the_process_ends_in_order_at_a_signal(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
     command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
-    command += ["--state-dir", str(tmp_path / "state")]
+    command += ["--state-dir", str(tmp_path / "state"), "--metrics-listen", ""]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        said = [next(process.stderr), next(process.stderr)]
+        said = [next(process.stderr), next(process.stderr), next(process.stderr)]
         process.terminate()
         said += list(process.stderr)
         assert process.wait(10) == 0
-    assert "the feed is at ws://127.0.0.1:" in said[1]
-    assert "SIGTERM: stopping" in said[2]
-    assert f"stopped at 20260505/9 at {len(line(7, [event(1)]))}" in said[3]
+    assert "a page for people is at http://127.0.0.1:" in said[0]
+    assert "the feed is at ws://127.0.0.1:" in said[2]
+    assert "SIGTERM: stopping" in said[3]
+    assert f"stopped at 20260505/9 at {len(line(7, [event(1)]))}" in said[4]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything; run the tests as another user to see this one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hyperwatch.config import Address, Config
 from hyperwatch.errors import FormatChangedError
 from hyperwatch.feed.views import MESSAGE_BYTES
 from hyperwatch.log import state as state_module
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
 from hyperwatch.log.journal import Journal, StateError
@@ -136,7 +138,8 @@ class FullDisk:
 def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_nothing() -> None:
     sink, lines = said("ERROR")
     now = [0.0]
-    records = Records(FullDisk(), lambda: now[0])  # type: ignore[arg-type]  # as far as it is used
+    counters: defaultdict[str, Counters] = defaultdict(Counters)
+    records = Records(FullDisk(), lambda: now[0], counters)  # type: ignore[arg-type]  # as far as it is used
     for _ in range(130):
         records.note(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR))
         records.save_last(ORDERS, CURSOR)
@@ -146,7 +149,8 @@ def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_no
     assert [line[:79] for line in lines] == [
         "the state directory cannot be written ([Errno 28] No space left on device): gap"
     ] * 3
-    assert records.gaps == 130
+    assert counters["s"].gaps == {MISSING_BLOCKS: 130}
+    assert len(records.gaps) == 130
 
 
 async def test_a_missing_block_is_a_gap_for_subscribers_in_the_log_and_in_the_ledger(tmp_path: Path) -> None:

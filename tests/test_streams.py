@@ -629,6 +629,7 @@ async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(r
 def test_at_a_signal_every_stream_ends_in_order_with_its_place_kept(root: Path) -> None:
     append(file_of(root, FILLS), line(7, [fill(1)]))
     command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(root), "--listen", "127.0.0.1:0"]
+    command += ["--metrics-listen="]
     with subprocess.Popen([*command, "--state-dir", str(root / "state")], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "the feed is at" not in next(process.stderr):

@@ -120,13 +120,16 @@ class _Demo:
             config = Config(data_dir=data, listen=self.listen, layout=self.layout)
             async with trio.open_nursery() as nursery:
                 port = await nursery.start(partial(service.run, config, signals=False))
-                url = f"ws://{Address(self.listen.host, port)}/ws"
-                click.echo(f"the feed is at {url}; to connect another client: hyperwatch watch {url}", err=True)
+                address = Address(self.listen.host, port)
+                url = f"ws://{address}/ws"
+                page = f"a page for browsers at http://{address}/"
+                click.echo(f"the feed is at {url}; {page}; to connect another client: hyperwatch watch {url}", err=True)
                 await self._play(url, _Node(data, self.layout, self.rate))
                 nursery.cancel_scope.cancel("the demo is over")
         return 0
 
     async def _play(self, url: str, node: _Node) -> None:
+        page = url.replace("ws://", "http://").removesuffix("ws")
         async with connect(url, on_break=self.notices.note_break) as feed:
             orders = feed.orders()
             await orders.begin()
@@ -135,7 +138,7 @@ class _Demo:
                 nursery.start_soon(node.run)
                 nursery.start_soon(self._receive, orders)
                 if is_terminal():
-                    nursery.start_soon(refresh, self.board, f"hyperwatch demo  {url}", self.output)
+                    nursery.start_soon(refresh, self.board, f"hyperwatch demo  {url}  {page}", self.output)
                 else:
                     nursery.start_soon(self._lines)
                 await trio.sleep(float("inf") if self.seconds is None else self.seconds)

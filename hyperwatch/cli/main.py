@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from hyperwatch import __version__
-from hyperwatch.cli import demo, gaps, replay, run, simulate, watch
+from hyperwatch.cli import config as config_command
+from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
@@ -47,6 +48,9 @@ for _command in (
     demo.command,
     gaps.gaps,
     gaps.quarantine,
+    healthcheck.command,
+    doctor.command,
+    config_command.command,
 ):
     program.add_command(_command)
 
@@ -117,16 +121,21 @@ def _settings(path: Path) -> dict[str, Any]:
         msg = f"{path} is no TOML ({error})"
         raise click.BadParameter(msg, param_hint="--config") from error
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    every = {name: {str(param.name) for param in command.params} for name, command in program.commands.items()}
-    _refuse_unknown(path, document, every)
-    return {
-        name: {
-            option: value
-            for key, value in (shared | document.get(name, {})).items()
-            if (option := key.replace("-", "_")) in options
-        }
-        for name, options in every.items()
-    }
+    _refuse_unknown(path, document, {name: _options(command) for name, command in program.commands.items()})
+    return {name: _chosen(command, shared | document.get(name, {})) for name, command in program.commands.items()}
+
+
+def _chosen(command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
+    """What of these values a command has options for; of a group, what each of its commands has."""
+    if isinstance(command, click.Group):
+        return {name: _chosen(each, values) for name, each in command.commands.items()}
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    return {option: value for option, value in named.items() if option in _options(command)}
+
+
+def _options(command: click.Command) -> set[str]:
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return {str(param.name) for param in command.params}.union(*map(_options, inner))
 
 
 def _refuse_unknown(path: Path, document: dict[str, Any], every: dict[str, set[str]]) -> None:

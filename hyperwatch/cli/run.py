@@ -13,6 +13,7 @@ import trio
 from hyperwatch import memory, service
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, default_state_dir, log_options, option
 from hyperwatch.config import (
+    DEFAULT_BEHIND_S,
     DEFAULT_DEADLINE_S,
     DEFAULT_GRACE_S,
     DEFAULT_RING_BYTES,
@@ -42,11 +43,21 @@ _DATA_DIR = click.Path(path_type=Path, readable=False)
 _STATE_DIR = click.Path(path_type=Path, file_okay=False, readable=False)
 
 
+DEFAULT_METRICS = "127.0.0.1:9464"
+
+
+def metrics_address() -> str:
+    """The default: a variable that is set and empty means nowhere, which click takes for one that is not set."""
+    return os.environ.get("HYPERWATCH_METRICS_LISTEN", DEFAULT_METRICS)
+
+
 @click.command("run")
 @option("--data-dir", type=_DATA_DIR, default=DATA_DIR, help="Where the node writes its data.")
 @option("--state-dir", type=_STATE_DIR, default=default_state_dir,
         show_default="the user's state directory", help="Where gaps, unreadable lines and the last place are kept.")  # fmt: skip
 @option("--listen", metavar="HOST:PORT", default="127.0.0.1:8000", help="Where clients connect. Port 0: any free one.")
+@option("--metrics-listen", metavar="HOST:PORT", default=metrics_address, show_default=DEFAULT_METRICS,
+        help="Where Prometheus asks for /metrics. Empty: nowhere.")  # fmt: skip
 @option("--workers", type=click.IntRange(1, 64), default=default_workers, show_default="a quarter of the cores, 1 to 4",
         help="Threads that decode.")  # fmt: skip
 @option("--layout", type=LAYOUT, default=None, show_default="the one with the newest data", help="Which files to read.")
@@ -57,6 +68,8 @@ _STATE_DIR = click.Path(path_type=Path, file_okay=False, readable=False)
         help="How long the workers may take over a batch.")  # fmt: skip
 @option("--stall", metavar="SECONDS", type=click.FloatRange(1), default=DEFAULT_STALL_S,
         help="How long the node may write nothing before it is said to be stalled.")  # fmt: skip
+@option("--behind", metavar="SECONDS", type=click.FloatRange(0.1), default=DEFAULT_BEHIND_S,
+        help="How far hyperwatch may be behind the node before /readyz and healthcheck say so.")  # fmt: skip
 @option("--grace", metavar="SECONDS", type=click.FloatRange(0), default=DEFAULT_GRACE_S,
         help="How long after its last change an old hour file is watched for late lines.")  # fmt: skip
 @option("--max-connections", type=click.IntRange(1), default=DEFAULT_CONNECTIONS, help="WebSocket clients at once.")
@@ -78,11 +91,13 @@ def command(
     data_dir: Path,
     state_dir: Path,
     listen: str,
+    metrics_listen: str,
     workers: int,
     layout: str | None,
     ring_bytes: int,
     deadline: float,
     stall: float,
+    behind: float,
     grace: float,
     max_connections: int,
     max_connections_per_address: int,
@@ -104,11 +119,13 @@ def command(
         data_dir=data_dir.expanduser(),
         state_dir=state_dir.expanduser(),
         listen=Address.parse(listen),
+        metrics_listen=Address.parse(metrics_listen, "--metrics-listen") if metrics_listen else None,
         layout=None if layout is None else Layout.of_label(layout),
         workers=workers,
         ring_bytes=ring_bytes,
         deadline_s=deadline,
         stall_s=stall,
+        behind_s=behind,
         grace_s=grace,
         limits=Limits(
             max_connections,

@@ -7,6 +7,7 @@ are not at the head. At the head the hub pushes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 import trio
 from loguru import logger
@@ -72,6 +73,16 @@ class Connection:
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
         self._share = self._guard.limits.client_past()
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self._socket.peer
+
+    @property
+    def subscriptions(self) -> Collection[Subscription]:
+        """What it has asked for."""
+        return self._subscriptions.values()
 
     @property
     def behind(self) -> bool:

@@ -37,7 +37,8 @@ class Server:
     """Accepts clients and serves each in a task of its own.
 
     Args:
-        streams: what clients can subscribe to; more may be added to it.
+        streams: what clients can subscribe to; more may be added to it. Empty: there is no feed (yet), and only plain
+            HTTP is answered.
         guard: who may come in.
         routes: what plain HTTP is answered, by path.
     """
@@ -106,6 +107,8 @@ class Server:
                 return
             known = guard.knows(request)
             key = self._admit(request)
+            if not self._streams:
+                raise _no_feed()
         with guard.connections.place(address):  # nothing was awaited between the two places
             async with accept(line, key) as socket:
                 if not known:
@@ -117,7 +120,7 @@ class Server:
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
         if request.path != _PATH:
-            raise _elsewhere()
+            raise self._elsewhere()
         if self._closing:
             raise _stopping()
         return request.websocket_key()
@@ -129,13 +132,27 @@ class Server:
             self.guard.check_token(request)
             if self._closing:
                 raise _stopping()
-        route = _checked(route, request)
+        route = self._checked(route, request)
         with _deadline():
             body = await exchange.body(route.body_bytes)
         answer = await route.answer(attrs.evolve(request, body=body))
         with trio.move_on_after(_ANSWER_S):
             await line.send_all(rendered(answer))
         await line.linger()
+
+    def _checked(self, route: Route | None, request: Request) -> Route:
+        if route is None:
+            if request.path == _PATH:
+                raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
+            raise self._elsewhere()
+        if route.method != request.method:
+            text = f"{request.path} answers {route.method} requests"
+            raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
+        return route
+
+    def _elsewhere(self) -> RefusedError:
+        there = f"the feed is at {_PATH}" if self._streams else f"there is {', '.join(self._routes)}"
+        return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, there)
 
     async def _authorize(self, socket: Socket) -> None:
         """Waits for a token as the first message: browsers cannot send one before."""
@@ -193,19 +210,9 @@ def _stopping(code: int = HTTPStatus.SERVICE_UNAVAILABLE) -> RefusedError:
     return RefusedError(Why.STOPPING, code, "shutting down")
 
 
-def _elsewhere() -> RefusedError:
-    return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, f"the feed is at {_PATH}")
-
-
-def _checked(route: Route | None, request: Request) -> Route:
-    if route is None:
-        if request.path == _PATH:
-            raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
-        raise _elsewhere()
-    if route.method != request.method:
-        text = f"{request.path} answers {route.method} requests"
-        raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
-    return route
+def _no_feed() -> RefusedError:
+    text = "there is no feed here: where this is its address, the node has written nothing yet; try again later"
+    return RefusedError(Why.REQUEST, HTTPStatus.SERVICE_UNAVAILABLE, text)
 
 
 def _first(group: BaseExceptionGroup[RefusedError]) -> RefusedError:

@@ -113,6 +113,8 @@ class Batch:
     """Events that the node wrote a second time: left out."""
     weight_bytes: int
     """About what it takes in memory."""
+    restarts: int = 0
+    """How often the node went back within it."""
 
 
 def decode(stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pause: Callable[[], None]) -> Decoded:
@@ -173,6 +175,7 @@ class _Assembly:
         self._directory = directory
         self._span = span
         self._repeats = repeats
+        self._restarts = repeats.restarts
         self._before = self._cursor_at = self._cursor(span.places)
         self._entries: list[Entry] = []
         self._gaps: list[Gap] = []  # before the next entry
@@ -221,6 +224,7 @@ class _Assembly:
             events=events,
             repeated=self._repeated,
             weight_bytes=len(self._span.data) + events * _EVENT_BYTES + (len(self._entries) + 1) * _ENTRY_BYTES,
+            restarts=self._repeats.restarts - self._restarts,
         )
 
     def _append(self, run: Run, first: int, places: tuple[FilePlace, ...], repeated: int = 0) -> None:

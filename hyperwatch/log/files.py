@@ -23,11 +23,12 @@ from hyperwatch.node.streams import Layout, Stream, day_before, hour_follows, ho
 
 __all__ = [
     "GRACE_S",
+    "Backlog",
     "Log",
     "OversizedLineError",
     "Recording",
     "Tree",
-    "backlog_bytes",
+    "backlog",
     "find_trees",
     "head_of",
     "is_there",
@@ -278,6 +279,16 @@ def _oversized(source: Source, offset: int) -> bytes:
     return b""
 
 
+@attrs.frozen
+class Backlog:
+    """What lies behind a cursor."""
+
+    size_bytes: int
+    """Of lines, and of one that may not be complete yet."""
+    written_ns: int
+    """When the newest file was last written, in nanoseconds since 1970; 0 where there is none."""
+
+
 def find_trees(root: Path, stream: Stream, grace_s: float = GRACE_S) -> list[Tree]:
     """The layouts in which `root` holds the stream, the one with the newest data first.
 
@@ -301,17 +312,19 @@ def newest_data_ns(tree: Tree) -> int:
         return 0  # pruned a moment ago
 
 
-def backlog_bytes(tree: Tree, cursor: Cursor) -> int:
-    """How many bytes of the tree lie behind a cursor. Raises DataError where a directory cannot be read."""
+def backlog(tree: Tree, cursor: Cursor) -> Backlog:
+    """What of the tree lies behind a cursor. Raises DataError where a directory cannot be read."""
     offsets = {place.file: place.offset for place in cursor.places}
     newest = cursor.places[-1].file if cursor.places else None
-    total = 0
+    size_bytes = written_ns = 0
     for name in [*offsets, *tree.names(newest)]:
         try:
-            total += max(0, (tree.hourly / name).stat().st_size - offsets.get(name, 0))
+            known = (tree.hourly / name).stat()
         except FileNotFoundError:
             continue  # pruned: nothing of it can be read any more
-    return total
+        size_bytes += max(0, known.st_size - offsets.get(name, 0))
+        written_ns = max(written_ns, known.st_mtime_ns)
+    return Backlog(size_bytes, written_ns)
 
 
 def _listing(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ __all__ = [
     "MISSING_BLOCKS",
     "NOT_RUNNING",
     "PLACE_GONE",
+    "REASONS",
     "UNREADABLE",
     "Gap",
 ]
@@ -32,6 +33,8 @@ PLACE_GONE = "place-gone"
 """The place of a cursor does not exist any more."""
 NOT_RUNNING = "not-running"
 """hyperwatch was not running. Clients resume by their cursors as far as the files reach."""
+
+REASONS = (MISSING_BLOCKS, FILE_REMOVED, LATE_FILE, UNREADABLE, EVENT_TOO_LARGE, PLACE_GONE, NOT_RUNNING)
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ A slow stage makes the tail read later: the file is the buffer. So memory does n
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ from loguru import logger
 
 from hyperwatch.errors import DataError, FormatChangedError
 from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
 from hyperwatch.log.repeats import Repeats
@@ -33,7 +35,7 @@ from hyperwatch.log.walk import Walk
 from hyperwatch.node.events import Damage
 from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
 
-__all__ = ["Changes", "Counters", "Gate", "Head"]
+__all__ = ["Changes", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
 _ATTEMPTS = 2
@@ -68,20 +70,6 @@ class Gate(Protocol):
         """
 
 
-@attrs.define
-class Counters:
-    """What has passed through the head since it started. Plain integers; read them at any time."""
-
-    lines: int = 0
-    events: int = 0
-    failures: int = 0
-    """Lines that could not be read."""
-    batches: int = 0
-    size_bytes: int = 0
-    deadlines: int = 0
-    """How often a batch's deadline passed."""
-
-
 @attrs.define(eq=False)
 class _Slot:
     """A batch on its way through the workers."""
@@ -110,6 +98,11 @@ class Head:
         complete: adds to every batch what its events say together, before anyone sees it.
         found: awaited with every batch before it is delivered, for what it lacks.
         stuck: called with a description of a thread that has not reacted to its cancellation; ends the process.
+        counters: are kept; they may have counted for a head before this one.
+
+    Attributes:
+        looked_s: when the files were last found to hold no more whole lines, by the event loop's clock; -inf before.
+        pending_bytes: what was taken from the files and has not been delivered.
     """
 
     def __init__(
@@ -127,6 +120,7 @@ class Head:
         complete: Callable[[Batch], Batch] = lambda batch: batch,
         found: Callable[[Batch], Awaitable[None]] | None = None,
         stuck: Callable[[str], None] = end_process,
+        counters: Counters | None = None,
     ) -> None:
         self._complete = complete
         self._found = found
@@ -148,8 +142,10 @@ class Head:
         self._threads = trio.CapacityLimiter(
             math.inf
         )  # `limiter` counts them, so that waiting for it takes no deadline
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.stopped = False
+        self.looked_s = -math.inf
+        self.pending_bytes = 0
 
     def stop(self) -> None:
         """Ends reading. What was read is still decoded and, but for a gate, delivered; then `run` returns."""
@@ -195,11 +191,13 @@ class Head:
                 await self._unreadable(error)
                 continue
             if span is not None:
+                self.pending_bytes += span.end - span.offset
                 await spans.send(span)
             elif self._changes is None:
                 return
             else:
                 self._trouble = ""  # it has looked everywhere
+                self.looked_s = trio.current_time()
                 rested = trio.current_time() + _LINGER_S
                 self._changes.follow(self._log.directories(place.file for place in walk.places))
                 if await self._changes.wait():
@@ -308,10 +306,13 @@ class Head:
                     if part is not None:
                         self._ring.append(part)
                         clients = await self._deliver(part)
+                        if clients:
+                            self.counters.sent(part, time.time_ns() // 1_000_000)
                         logger.debug(
                             "📡 {} {}s delivered to {} clients (batch {})",
                             part.events, self._log.stream.noun, clients, slot.number,
                         )  # fmt: skip
+                self.pending_bytes -= slot.span.end - slot.span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
         if self._gate is None:
@@ -345,10 +346,7 @@ class Head:
             )
 
     def _count(self, span: Span, batch: Batch) -> None:
-        self.counters.lines += batch.lines
-        self.counters.events += batch.events
-        self.counters.size_bytes += span.end - span.offset
-        self.counters.failures += sum(damage.lines for damage in batch.damage)
+        self.counters.read(batch, span.end - span.offset)
         for damage in batch.damage[:_DAMAGE_LOGGED]:
             logger.error(
                 "unreadable: {} bytes of {} {} at offset {}: {}; they begin {!r}",

@@ -11,7 +11,7 @@ import trio
 
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Log, Tree, backlog_bytes
+from hyperwatch.log.files import Log, Tree, backlog
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
@@ -115,7 +115,7 @@ class Past:
         return await trio.to_thread.run_sync(reader.next, until, polite_pause, limiter=self._reading)
 
     def _beyond_head(self, head: Cursor) -> Cursor | None:
-        if isinstance(self.log, Tree) and backlog_bytes(self.log, head) > BATCH_BYTES:
+        if isinstance(self.log, Tree) and backlog(self.log, head).size_bytes > BATCH_BYTES:
             return at_head(self.log)
         return None
 

@@ -63,12 +63,17 @@ class Repeats:
         start: where reading begins. What lies before it has been read: in a repeat, every block below its block, and of
             that block as many events as it counts.
         passages: for each of the start's files that is begun in its middle, where its lines had come to there.
+
+    Attributes:
+        restarts: how often the node went back.
     """
 
     def __init__(self, start: Cursor, passages: dict[str, Passage] | None = None) -> None:
         self._start = start.key
         self._counts: OrderedDict[Block, int] = OrderedDict()
         self._passages: OrderedDict[str, Passage] = OrderedDict(passages or {})
+        self._back = any(passage.repeating for passage in self._passages.values())  # whether what was read last repeats
+        self.restarts = 0
         self.block, self.time, self.count = start.block, start.time, start.count
         for passage in self._passages.values():
             if passage.floor is not None:
@@ -102,6 +107,7 @@ class Repeats:
             return Verdict(first, 0)
         before = self._passages.get(file, _NEW)
         repeating = self._repeating(file, block)
+        self._note_restart(file, block, repeating=repeating)
         seen = self._seen(block, before.floor, repeating=repeating)
         first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or before.between else seen)
         end = first + len(run.events)
@@ -121,6 +127,13 @@ class Repeats:
         if before is None:  # a file that is read from its start, and starts below what was read
             return True
         return before.repeating or _below(block, before.last)
+
+    def _note_restart(self, file: str, block: Block, *, repeating: bool) -> None:
+        """A repeat may go on in a later file: that is no other restart. One that falls again is."""
+        before = self._passages.get(file)
+        fell = before is not None and _below(block, before.last)
+        self.restarts += repeating and (fell or not self._back)
+        self._back = repeating
 
     def _first(self, file: str, block: Block, otherwise: int) -> int:
         before = self._passages.get(file)

@@ -23,7 +23,7 @@ from hyperwatch.log.gaps import Gap
 from hyperwatch.log.journal import Journal, StateError
 from hyperwatch.node.events import Damage
 
-__all__ = ["DamageRecord", "GapRecord", "State", "gaps", "quarantine"]
+__all__ = ["DamageRecord", "GapRecord", "State", "damage_record", "gap_record", "gaps", "quarantine"]
 
 _GAPS_BYTES = 4 * 1024 * 1024
 _QUARANTINE_BYTES = 64 * 1024 * 1024
@@ -139,38 +139,11 @@ class State:
 
     def note(self, found: Iterable[Gap]) -> None:
         """Adds to the ledger. Raises OSError."""
-        now_ms = _now_ms()
-        self.gaps.append(
-            GapRecord(
-                seen_ms=now_ms,
-                stream=gap.stream,
-                reason=gap.reason,
-                where=gap.where,
-                from_block=gap.before.block,
-                from_time=gap.before.time,
-                to_block=gap.after.block,
-                to_time=gap.after.time,
-                readable=gap.readable,
-                before=gap.before.encode(),
-                after=gap.after.encode(),
-            )
-            for gap in found
-        )
+        self.gaps.append(map(gap_record, found))
 
     def keep(self, file: str, damage: Iterable[Damage]) -> None:
         """Adds to the quarantine. Raises OSError."""
-        now_ms = _now_ms()
-        self.quarantine.append(
-            DamageRecord(
-                seen_ms=now_ms,
-                file=file,
-                offset=each.offset,
-                length_bytes=each.length_bytes,
-                reason=each.reason,
-                data=each.data,
-            )
-            for each in damage
-        )
+        self.quarantine.append(damage_record(file, each) for each in damage)
 
     def _take_lock(self) -> None:
         try:
@@ -192,6 +165,35 @@ class State:
             what = f"{path} is no state of this version of hyperwatch ({reason})"
             raise StateError(what, "move it away: only the time hyperwatch was down will not be noted")
         return {}
+
+
+def gap_record(gap: Gap) -> GapRecord:
+    """A gap that was seen now."""
+    return GapRecord(
+        seen_ms=_now_ms(),
+        stream=gap.stream,
+        reason=gap.reason,
+        where=gap.where,
+        from_block=gap.before.block,
+        from_time=gap.before.time,
+        to_block=gap.after.block,
+        to_time=gap.after.time,
+        readable=gap.readable,
+        before=gap.before.encode(),
+        after=gap.after.encode(),
+    )
+
+
+def damage_record(file: str, damage: Damage) -> DamageRecord:
+    """What could not be read, seen now."""
+    return DamageRecord(
+        seen_ms=_now_ms(),
+        file=file,
+        offset=damage.offset,
+        length_bytes=damage.length_bytes,
+        reason=damage.reason,
+        data=damage.data,
+    )
 
 
 def _now_ms() -> int:

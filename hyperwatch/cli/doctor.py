@@ -1,0 +1,78 @@
+"""`hyperwatch doctor`: looks at a real setup and says what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import platformdirs
+
+from hyperwatch.cli import checks
+from hyperwatch.cli.checks import Finding, Level
+from hyperwatch.cli.events import Ear, file_system, limits
+from hyperwatch.cli.growth import Growth, observe, times
+from hyperwatch.cli.options import DATA_DIR, option
+from hyperwatch.errors import DataError
+from hyperwatch.log.files import Tree, find_trees
+from hyperwatch.node.streams import STREAMS
+
+__all__ = ["command"]
+
+
+@click.command("doctor")
+@option("--data-dir", type=click.Path(path_type=Path), default=DATA_DIR, help="Where the node writes its data.")
+@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), default=platformdirs.user_state_path("hyperwatch"),
+        show_default="the user's state directory", help="As `hyperwatch run` is told.")  # fmt: skip
+@option("--retention", metavar="HOURS", type=click.FloatRange(0), default=24.0,
+        help="How far back clients may want to resume.")  # fmt: skip
+@option("--seconds", type=click.FloatRange(0), default=3.0, help="How long to look at what the node writes.")
+def command(data_dir: Path, state_dir: Path, retention: float, seconds: float) -> int:
+    """Check a setup and say what to do: exit code 0 where it works, 1 where it does not.
+
+    Run it as the user, and in the container, that `hyperwatch run` runs in; beside a running one, too. It only reads.
+    """
+    worst = Level.GOOD
+    for finding in _findings(data_dir.expanduser(), state_dir.expanduser(), retention, seconds):
+        worst = Level.BAD if finding.level is Level.BAD else worst
+        click.echo(
+            f"{finding.level.value: <7} {finding.what}" + (f"\n        -> {finding.advice}" if finding.advice else "")
+        )
+    return int(worst is Level.BAD)
+
+
+def _findings(data_dir: Path, state_dir: Path, retention: float, seconds: float) -> Iterator[Finding]:
+    yield from checks.layouts(data_dir)
+    try:
+        found = [trees[0] for stream in STREAMS.values() if (trees := find_trees(data_dir, stream))]
+    except DataError:
+        found = []  # named above
+    may_read = []
+    for tree in found:
+        seen = list(checks.readable(tree))
+        yield from seen
+        if all(finding.level is Level.GOOD for finding in seen):
+            may_read.append(tree)
+    for tree in may_read[:1]:  # the order statuses where there are any: the others are written in the same way
+        yield from _look(tree, seconds)
+    for tree in may_read:
+        yield from checks.reach(tree, retention, now_s=time.time())
+    if may_read:
+        yield from checks.room(may_read, data_dir)
+    yield from limits()
+    yield from checks.open_files()
+    yield from checks.state(state_dir)
+
+
+def _look(tree: Tree, seconds: float) -> Iterator[Finding]:
+    directory = (tree.hourly / tree.names()[-1]).parent
+    ear, growth = Ear(directory), Growth()
+    try:
+        growth = observe(tree, seconds)
+        yield from times(tree, growth, now_ns=time.time_ns())
+        yield from ear.findings(directory, grew=bool(growth.size_bytes), kind=file_system(directory))
+    except (OSError, DataError) as error:
+        yield Finding(Level.BAD, f"{directory} could be read, and cannot any more: {error}", "try again")
+    finally:
+        ear.close()

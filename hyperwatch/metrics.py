@@ -1,0 +1,186 @@
+"""What Prometheus reads. Nothing is counted here: plain integers are collected when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from itertools import accumulate
+from typing import Literal
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from hyperwatch import __version__
+from hyperwatch.feed.ends import Why
+from hyperwatch.feed.guard import Guard
+from hyperwatch.feed.http import Answer, Request, Route
+from hyperwatch.feed.server import Server
+from hyperwatch.log.counters import BOUNDS_MS, Histogram
+from hyperwatch.log.gaps import REASONS
+from hyperwatch.node.statuses import StatusClass
+from hyperwatch.status import python
+from hyperwatch.vitals import Sign, Vitals
+
+__all__ = ["METRICS", "PREFIX", "Definition", "exposition", "metrics_server"]
+
+PREFIX = "hyperwatch_"
+
+_EVICTIONS = frozenset({Why.RATE, Why.SIZE, Why.PROTOCOL, Why.SILENT, Why.STALLED})
+"""Why a client that was in is put out. All else is a refusal."""
+
+_Values = Iterable[tuple[tuple[str, ...], float | Histogram]]
+
+
+@attrs.frozen
+class Definition:
+    """A metric."""
+
+    name: str
+    """Without the prefix and, of a counter, without `_total`."""
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    values: Callable[[Vitals], _Values]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def whole_name(self) -> str:
+        """As it is in queries."""
+        return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
+
+
+def _every(value: Callable[[Sign], float | Histogram]) -> Callable[[Vitals], _Values]:
+    """One value a stream."""
+    return lambda vitals: [((sign.stream,), value(sign)) for sign in vitals.signs.values()]
+
+
+def _classes(vitals: Vitals) -> _Values:
+    """Every class from the start, so that an increase from nothing is one; a stream without statuses has none."""
+    for sign in vitals.signs.values():
+        if sign.counters.events and not sign.counters.statuses:
+            yield (sign.stream, ""), sign.counters.events
+            continue
+        classes = sign.counters.classes()
+        for each in StatusClass:
+            yield (sign.stream, each.value), classes[each.value]
+
+
+def _gaps(vitals: Vitals) -> _Values:
+    for sign in vitals.signs.values():
+        found = dict(sign.counters.gaps)  # threads add to it
+        for reason in {**dict.fromkeys(REASONS), **found}:
+            yield (sign.stream, reason), found.get(reason, 0)
+
+
+def _refusals(vitals: Vitals) -> _Values:
+    return [((why.value,), vitals.guard.refusals[why]) for why in Why if why not in _EVICTIONS]
+
+
+def _evictions(vitals: Vitals) -> _Values:
+    return [((), sum(vitals.guard.refusals[why] for why in _EVICTIONS))]
+
+
+def _subscriptions(vitals: Vitals) -> _Values:
+    counts = {sign.pipeline.ring.end.directory: 0 for sign in vitals.signs.values()}
+    for connection in vitals.connections():
+        for subscription in connection.subscriptions:
+            if subscription.cursor.directory in counts:
+                counts[subscription.cursor.directory] += 1
+    return [((sign.stream,), counts[sign.pipeline.ring.end.directory]) for sign in vitals.signs.values()]
+
+
+def _clients_behind(vitals: Vitals) -> _Values:
+    late = [any(not each.live for each in connection.subscriptions) for connection in vitals.connections()]
+    return [((), sum(late))]
+
+
+_STREAM = ("stream",)
+
+METRICS = (
+    Definition("lines", "counter", "Lines read, with those that could not be.", _every(lambda sign: sign.counters.lines), _STREAM),
+    Definition("events", "counter", "Events read, by the class of their status (by its name alone); without what the node wrote a second time.",
+               _classes, ("stream", "class")),
+    Definition("repeated_events", "counter", "Events that the node wrote a second time, left out.", _every(lambda sign: sign.counters.repeated), _STREAM),
+    Definition("bytes", "counter", "Bytes read.", _every(lambda sign: sign.counters.size_bytes), _STREAM),
+    Definition("batches", "counter", "Batches taken from the files.", _every(lambda sign: sign.counters.batches), _STREAM),
+    Definition("batch_deadlines", "counter", "Times that a batch was not decoded within --deadline.", _every(lambda sign: sign.counters.deadlines), _STREAM),
+    Definition("decode_failures", "counter", "Lines that could not be read.", _every(lambda sign: sign.counters.failures), _STREAM),
+    Definition("quarantined", "counter", "Pieces that could not be read and are kept in the quarantine; a piece may be several lines.",
+               _every(lambda sign: sign.counters.quarantined), _STREAM),
+    Definition("node_restarts", "counter", "Times that the node went back and wrote blocks again.", _every(lambda sign: sign.counters.restarts), _STREAM),
+    Definition("gaps", "counter", "What could not be delivered, by reason.", _gaps, ("stream", "reason")),
+    Definition("lag_bytes", "gauge", "What lies in the files and has not been delivered.", _every(lambda sign: sign.now.lag_bytes if sign.now else 0), _STREAM),
+    Definition("lag_seconds", "gauge", "How long ago the node wrote what was read last, where more lies in the files; else 0.",
+               _every(lambda sign: sign.now.lag_s if sign.now else 0), _STREAM),
+    Definition("node_idle_seconds", "gauge", "How long the node has written nothing.", _every(lambda sign: sign.now.idle_s if sign.now else 0), _STREAM),
+    Definition("block_to_write_seconds", "histogram", "From a block's time to the node's writing it. None in the plain layout.",
+               _every(lambda sign: sign.counters.block_to_write), _STREAM),
+    Definition("write_to_read_seconds", "histogram", "From the node's writing to our reading. None in the plain layout.",
+               _every(lambda sign: sign.counters.write_to_read), _STREAM),
+    Definition("read_to_sent_seconds", "histogram", "From our reading to having sent to every client at the head that wants it.",
+               _every(lambda sign: sign.counters.read_to_sent), _STREAM),
+    Definition("pending_bytes", "gauge", "Taken from the files, and on the way through the workers.", _every(lambda sign: sign.pipeline.head.pending_bytes), _STREAM),
+    Definition("ring_bytes", "gauge", "What the warm head of the log weighs in memory.", _every(lambda sign: sign.pipeline.ring.weight_bytes), _STREAM),
+    Definition("worker_tokens", "gauge", "Workers.", _every(lambda sign: sign.pipeline.head.limiter.total_tokens), _STREAM),
+    Definition("worker_tokens_used", "gauge", "Those at work.", _every(lambda sign: sign.pipeline.head.limiter.borrowed_tokens), _STREAM),
+    Definition("subscriptions", "gauge", "Subscriptions of all clients.", _subscriptions, _STREAM),
+    Definition("clients", "gauge", "WebSocket clients.", lambda vitals: [((), len(vitals.connections()))]),
+    Definition("clients_behind", "gauge", "Those with a subscription that is not at the head.", _clients_behind),
+    Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
+    Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),
+    Definition("ready", "gauge", "1 where /readyz says so, else 0.", lambda vitals: [((), not vitals.troubles())]),
+    Definition("build_info", "gauge", "Always 1.", lambda _: [((__version__, python()), 1)], ("version", "python")),
+)  # fmt: skip
+"""All of them; docs/metrics.md is made of this."""
+
+
+class _Collected(Collector):
+    """Every metric as it is now."""
+
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
+
+    def collect(self) -> Iterator[Metric]:
+        return (_family(definition, self._vitals) for definition in METRICS)
+
+
+def _family(definition: Definition, vitals: Vitals) -> Metric:
+    name, meaning, labels = PREFIX + definition.name, definition.meaning, definition.labels
+    if definition.kind == "histogram":
+        histograms = HistogramMetricFamily(name, meaning, labels=labels)
+        for label, value in definition.values(vitals):
+            if isinstance(value, Histogram):
+                histograms.add_metric(label, buckets=_buckets(value), sum_value=value.sum_ms / 1000)
+        return histograms
+    family = CounterMetricFamily if definition.kind == "counter" else GaugeMetricFamily
+    numbers = family(name, meaning, labels=labels)
+    for label, value in definition.values(vitals):
+        if not isinstance(value, Histogram):
+            numbers.add_metric(label, value)
+    return numbers
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    ends = [*(f"{bound / 1000:g}" for bound in BOUNDS_MS), "+Inf"]
+    return list(zip(ends, accumulate(histogram.counts), strict=True))
+
+
+def exposition(vitals: Vitals) -> Callable[[], bytes]:
+    """What makes the text that Prometheus reads."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(vitals))
+    return lambda: generate_latest(registry)
+
+
+def metrics_server(vitals: Vitals) -> Server:
+    """A server of nothing but `/metrics`, with a guard of its own: clients of the feed cannot take its places."""
+    text = exposition(vitals)
+
+    async def answer(_: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
+        return Answer(HTTPStatus.OK, text(), CONTENT_TYPE_LATEST)
+
+    return Server({}, Guard(), {"/metrics": Route(answer, free=True)})

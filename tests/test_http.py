@@ -1,0 +1,408 @@
+"""What plain HTTP finds on the feed's port, and `healthcheck`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+from guarded import asked, asked_with_head, handshake
+
+from hyperwatch import service, streams
+from hyperwatch.cli.main import _exit_code
+from hyperwatch.config import Address, Config
+from hyperwatch.endpoints import routes
+from hyperwatch.feed.guard import Guard
+from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.server import Server
+from hyperwatch.feed.tokens import Tokens
+from hyperwatch.log.files import Tree
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.start import at_head
+from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.streams import Feed
+from hyperwatch.vitals import Vitals
+from support import append, connected, event, hour_file, line, running
+
+STREAM = ORDERS.name
+TOKEN = "0123456789abcdef"  # noqa: S105  of the tests
+NOW_NS = 1_778_002_753_500_000_000
+
+
+async def get(port: int, path: str, *headers: str) -> tuple[int, str]:
+    return await asked(port, "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode())
+
+
+async def document(port: int, path: str = "/status") -> dict[str, Any]:
+    status, body = await get(port, path)
+    assert status == 200
+    return cast("dict[str, Any]", json.loads(body))
+
+
+async def becomes(port: int, status: int, reason: str) -> None:
+    """The test's own timeout bounds it."""
+    while True:
+        code, body = await get(port, "/readyz")
+        if code == status and body.startswith(reason):
+            return
+        await trio.sleep(0.01)
+
+
+async def document_where(port: int, path: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first of which that holds; the test's own timeout bounds it."""
+    while True:
+        found = await document(port, path)
+        if holds(found):
+            return found
+        await trio.sleep(0.01)
+
+
+async def healthcheck(port: int) -> int:
+    return await trio.to_thread.run_sync(_exit_code, ["healthcheck", "--listen", f"127.0.0.1:{port}"])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, line(7, [event(1)]))
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperwatch.vitals.LOOK_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_node_that_stops_makes_it_unready_and_healthcheck_stays_good(path: Path) -> None:
+    with trio.fail_after(20):
+        async with running(path.parents[3], stall_s=0.3) as port:
+            append(path, line(8, [event(2)]))
+            await becomes(port, 200, "ready")
+            await becomes(port, 503, "node_stale: the node has written nothing for 0 s")
+            assert (await get(port, "/healthz")) == (200, "ok\n")
+            assert await healthcheck(port) == 0
+            append(path, line(9, [event(3)]))
+            await becomes(port, 200, "ready")
+
+
+@contextmanager
+def stuck_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers do not get on while this lasts. Only where a client is connected do they pause at all."""
+    go_on = threading.Event()
+
+    def pause() -> None:
+        while not go_on.wait(0.01):
+            trio.from_thread.check_cancelled()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streams, "polite_pause", pause)
+        try:
+            yield
+        finally:
+            go_on.set()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_lag_of_our_own_makes_it_unready_and_fails_healthcheck(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with trio.fail_after(20):
+        async with running(path.parents[3], behind_s=0.2) as port, connected(port):
+            await becomes(port, 200, "ready")
+            with stuck_workers(monkeypatch):
+                append(path, line(8, [event(2)]))
+                await becomes(port, 503, f"hyperwatch_behind: {len(line(8, [event(2)]))} bytes of {STREAM} are unread")
+                assert (await get(port, "/healthz")) == (200, "ok\n")
+                assert await healthcheck(port) == 1
+            await becomes(port, 200, "ready")
+            assert await healthcheck(port) == 0
+    assert "hyperwatch_behind" in capsys.readouterr().out
+
+
+def test_healthcheck_fails_where_nothing_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        address = f"127.0.0.1:{dead.getsockname()[1]}"
+        assert _exit_code(["healthcheck", "--listen", address, "--timeout", "0.1"]) == 1
+    assert _exit_code(["healthcheck", "--listen", address]) == 1
+    said = capsys.readouterr().err
+    assert f"no answer from {address}: timed out" in said
+    assert f"no answer from {address}: [Errno 111] Connection refused" in said
+
+
+@pytest.mark.usefixtures("quick")
+async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", port))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            started = partial(nursery.start, partial(service.run, config, signals=False))
+            nursery.start_soon(started)
+            while True:
+                try:
+                    assert await get(port, "/readyz") == (503, "node_stale: the node has written nothing yet\n")
+                    break
+                except OSError:
+                    await trio.lowlevel.checkpoint()
+            assert await healthcheck(port) == 0
+            assert (await document(port))["streams"] == []
+            status, text = await asked(port, handshake())
+            assert (status, text[:22]) == (503, "there is no feed here:")
+            append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+            await becomes(port, 200, "ready")
+            nursery.cancel_scope.cancel("seen")
+
+
+@attrs.define
+class FakeHead:
+    """As far as vital signs look at one."""
+
+    looked_s: float = 0.0
+    pending_bytes: int = 0
+    stopped: bool = False
+
+
+@attrs.define
+class FakePipeline:
+    """A stream whose head does nothing, as far as vital signs look at it."""
+
+    log: Tree
+    ring: Ring
+    hub: Hub
+    head: FakeHead = attrs.Factory(FakeHead)
+
+
+@attrs.define
+class FakeFeed:
+    """A feed of one stream."""
+
+    pipelines: list[FakePipeline]
+    server: Server = attrs.Factory(lambda: Server({}))
+
+
+@attrs.define
+class Watched:
+    """Vital signs of one stream, whose clocks the test sets. The node wrote at NOW_NS."""
+
+    path: Path
+    vitals: Vitals
+    head: FakeHead
+    clock_s: list[float]
+
+    async def after(self, seconds: float) -> Any:  # noqa: ANN401
+        """The moment so much later."""
+        self.clock_s[0] += seconds
+        await self.vitals.look()
+        return self.vitals.signs[STREAM].now
+
+    def write(self, data: bytes) -> None:
+        append(self.path, data)
+        now_ns = NOW_NS + int(self.clock_s[0] * 1e9)
+        os.utime(self.path, ns=(now_ns, now_ns))
+
+    def looked(self) -> None:
+        self.head.looked_s = self.clock_s[0]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [trouble.kind for trouble in self.vitals.troubles()]
+
+
+@pytest.fixture
+def watched(path: Path) -> Watched:
+    os.utime(path, ns=(NOW_NS, NOW_NS))
+    tree = Tree(path.parents[3], ORDERS, Layout.STREAMING)
+    clock_s = [0.0]
+    vitals = Vitals(
+        Guard(), stall_s=60, behind_s=10, now_ns=lambda: NOW_NS + int(clock_s[0] * 1e9), now_s=lambda: clock_s[0]
+    )
+    ring = Ring(at_head(tree), 2**20)
+    pipeline = FakePipeline(tree, ring, Hub(ring))
+    vitals.follow(cast("Feed", FakeFeed([pipeline])), vitals.records)
+    return Watched(path, vitals, pipeline.head, clock_s)
+
+
+async def test_lag_is_how_long_something_has_been_unread(watched: Watched) -> None:
+    assert (await watched.after(1)).lag_s == 0
+    watched.write(line(8, [event(2)]))
+    now = await watched.after(4)
+    assert (now.lag_bytes, now.lag_s) == (len(line(8, [event(2)])), 4)
+    assert watched.kinds == []
+    now = await watched.after(7)
+    assert now.lag_s == 11
+    assert watched.kinds == ["hyperwatch_behind"]
+
+
+async def test_a_line_that_is_not_complete_is_no_lag_while_the_head_looks(watched: Watched) -> None:
+    await watched.after(1)
+    watched.write(b'{"local_time":')
+    await watched.after(20)
+    watched.looked()
+    now = await watched.after(1)
+    assert (now.lag_bytes, now.lag_s) == (14, 0)
+    watched.head.pending_bytes = 1  # something is on its way through the workers
+    watched.looked()
+    assert (await watched.after(1)).lag_s == 1
+
+
+async def test_lag_is_told_from_a_node_that_is_idle(watched: Watched) -> None:
+    assert (await watched.after(59)).idle_s == 59
+    assert watched.kinds == []
+    assert (await watched.after(2)).idle_s == 61
+    assert watched.kinds == ["node_stale"]
+    watched.write(line(8, [event(2)]))
+    now = await watched.after(1)
+    assert now.idle_s == 1
+    assert watched.kinds == []
+
+
+async def test_files_that_cannot_be_looked_at_count_as_unread(watched: Watched) -> None:
+    await watched.after(1)
+    directory = watched.path.parents[2]
+    directory.rename(directory.with_name("gone"))
+    directory.symlink_to(directory)  # too many levels of symbolic links
+    assert (await watched.after(11)).lag_s == 11
+    assert watched.kinds == ["hyperwatch_behind"]
+
+
+async def test_a_disk_that_does_not_answer_holds_nothing_up(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr("hyperwatch.vitals.backlog", lambda *_: hang.wait(20))
+    began_s = autojump_clock.current_time()
+    try:
+        for _ in range(3):
+            await watched.vitals.look()
+    finally:
+        hang.set()
+    assert autojump_clock.current_time() - began_s == 15
+
+
+async def test_the_last_minutes_are_kept_and_no_more(watched: Watched) -> None:
+    for _ in range(310):
+        await watched.after(1)
+    assert len(watched.vitals.signs[STREAM].moments) == 300
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_status_says_how_it_is(path: Path) -> None:
+    with trio.fail_after(20):
+        async with running(path.parents[3]) as port, connected(port) as client:
+            await client.subscribe(type="orders", coins=["BTC"])
+            await client.hear("live")
+            append(path, line(8, [event(2), event(3, coin="ETH", status="badAloPxRejected")]) + b"nonsense\n")
+            await client.collect(1)
+            await client.hear("gap")
+            await becomes(port, 200, "ready")
+            status = await document_where(
+                port, "/status", lambda found: bool(found["gaps"]) and bool(found["streams"][0]["nodeIdleSeconds"])
+            )
+
+    (stream,) = status["streams"]
+    assert status["protocol"] == 1
+    assert (status["ready"], status["troubles"]) == (True, [])
+    assert (stream["stream"], stream["layout"], stream["block"]) == (STREAM, "streaming", 8)
+    assert (stream["lines"], stream["events"], stream["decodeFailures"]) == (2, 2, 1)
+    assert stream["statuses"] == {"open": 1, "badAloPxRejected": 1}
+    assert (stream["classes"]["live"], stream["classes"]["rejected"]) == (1, 1)
+    assert sorted(stream["coins"]) == [["BTC", 1], ["ETH", 1]]
+    assert stream["gaps"] == {"unreadable": 1}
+    assert stream["blockToWrite"] == {"medianMs": 350.0, "p99Ms": 497.0}
+    assert len({len(column) for column in stream["moments"].values()}) == 1
+    assert status["gaps"][0]["reason"] == "unreadable"
+    assert [found["file"] for found in status["unreadable"]] == ["node_order_statuses_streaming/hourly/20260505/9"]
+    (seen,) = status["clients"]
+    assert (seen["subscriptions"], seen["behind"]) == (1, 0)
+    assert (status["clientCount"], status["clientsBehind"], status["subscriptionCount"]) == (1, 0, 1)
+
+
+async def test_how_far_a_client_is_behind_is_said_in_blocks_and_in_time(path: Path) -> None:
+    """The client reads nothing, and what it asked for fills its socket."""
+    later = line(1000, [event(1)]).replace(b"17:39:13.024084407", b"17:40:13.024084407")
+    wide = [event(number, filler="x" * 5_000) for number in range(200)]
+    for block in range(8, 28):
+        append(path, line(block, wide))
+    append(path, later)
+    with trio.fail_after(20):
+        async with running(path.parents[3]) as port, connected(port) as client:
+            await client.subscribe(type="orders", **{"from": "earliest"})
+            status = await document_where(
+                port, "/status", lambda found: any(each["blocks"] is not None for each in found["clients"])
+            )
+    seen = status["clients"][0]
+    assert status["clientsBehind"] == 1
+    assert 1000 - 28 < seen["blocks"] < 1000
+    assert seen["seconds"] == 60
+
+
+async def test_the_newest_gaps_of_the_ledger_are_there_also_those_of_other_runs(path: Path, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    with trio.fail_after(20):
+        async with running(path.parents[3], state_dir=state_dir) as port:
+            append(path, b"nonsense\n")
+            await document_where(port, "/gaps", lambda found: bool(found["gaps"]))
+        append(path, line(8, [event(2)]))
+        async with running(path.parents[3], state_dir=state_dir) as port:
+            found = await document(port, "/gaps")
+    assert found["protocol"] == 1
+    assert [gap["reason"] for gap in found["gaps"]] == ["not-running", "unreadable"]
+    assert {"seen_ms", "stream", "where", "from_block", "to_block", "readable", "before", "after"} <= set(
+        found["gaps"][0]
+    )
+
+
+async def test_the_page_comes_with_a_policy_that_lets_nothing_else_run(path: Path) -> None:
+    with trio.fail_after(10):
+        async with running(path.parents[3]) as port:
+            status, head, body = await asked_with_head(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 200
+    assert "Content-Type: text/html; charset=utf-8" in head
+    policy = next(each for each in head.splitlines() if each.startswith("Content-Security-Policy"))
+    assert "default-src 'none'; script-src 'sha256-" in policy
+    assert "unsafe" not in policy
+    assert "<title>hyperwatch" in body
+
+
+async def test_with_tokens_health_and_the_page_are_free_and_what_they_show_is_not(path: Path) -> None:
+    with trio.fail_after(10):
+        async with running(path.parents[3], tokens=Tokens([TOKEN])) as port:
+            for free in ("/healthz", "/readyz", "/"):
+                assert (await get(port, free))[0] in {200, 503}
+            for guarded in ("/status", "/gaps"):
+                assert (await get(port, guarded))[0] == 401
+                assert (await get(port, guarded, f"Authorization: Bearer {TOKEN}"))[0] == 200
+
+
+async def test_the_status_is_made_once_for_all_who_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(*_: object) -> dict[str, int]:
+        nonlocal made
+        made += 1
+        return {}
+
+    monkeypatch.setattr("hyperwatch.endpoints.status", counted)
+    vitals = Vitals(Guard(), stall_s=60, behind_s=10)
+    answer: Callable[..., Any] = routes(vitals)["/status"].answer
+    await answer(None)
+    await answer(None)
+    assert made == 1
+    await vitals.look()
+    await answer(None)
+    assert made == 2
+
+
+def test_it_says_that_it_is_stopping(watched: Watched) -> None:
+    watched.head.stopped = True
+    assert watched.kinds == ["stopping"]

@@ -1,0 +1,223 @@
+"""The page, as a browser shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from test_metrics import free_port
+
+T = TypeVar("T")
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+ARTIFACTS = os.environ.get("HYPERWATCH_ARTIFACTS")
+"""Where pictures are kept; nowhere else."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
+    pytest.mark.timeout(120),
+]
+
+
+@contextmanager
+def started(*arguments: str, until: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of ours, when it has said that."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HYPERWATCH_")}
+    command = [sys.executable, "-m", "hyperwatch", *arguments]
+    with subprocess.Popen(command, env=clean, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert any(until in said for said in process.stderr), "it ended"
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+@contextmanager
+def node(directory: Path) -> Iterator[None]:
+    """A simulated one, with one line that cannot be read."""
+    command = [
+        sys.executable,
+        "-m",
+        "hyperwatch",
+        "simulate",
+        str(directory),
+        "--rate",
+        "1500",
+        "--layout",
+        "streaming",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def sidecar(directory: Path, port: int, *options: str) -> Iterator[None]:
+    listen = f"127.0.0.1:{port}"
+    settings = [
+        "--data-dir",
+        str(directory),
+        "--state-dir",
+        str(directory / "state"),
+        "--listen",
+        listen,
+        "--metrics-listen=",
+    ]
+    with started("run", *settings, *options, until="the feed is at"):
+        yield
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--window-size=1280,1500",
+    ):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=str(DRIVER)))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def text(browser: webdriver.Chrome, selector: str) -> str:
+    return str(browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
+
+
+def seen(browser: webdriver.Chrome, selector: str, holds: Callable[[str], T], within_s: float = 30) -> T:
+    """What is made of an element's text, as soon as that is anything."""
+    ends_s = time.monotonic() + within_s
+    while time.monotonic() < ends_s:
+        if found := holds(text(browser, selector)):
+            return found
+        time.sleep(0.05)  # a browser is another process
+    raise AssertionError(selector, text(browser, selector))
+
+
+def number(text: str) -> int:
+    return int(re.sub(r"\D", "", text) or 0)
+
+
+def complaints(browser: webdriver.Chrome) -> list[str]:
+    """What the console has had to say since it was last asked."""
+    return [f"{entry['level']}: {entry['message']}" for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+def picture(browser: webdriver.Chrome, name: str) -> None:
+    if ARTIFACTS:
+        browser.save_screenshot(str(Path(ARTIFACTS) / name))
+
+
+def test_the_page_shows_moving_numbers_and_survives_a_restart_of_the_service(
+    tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    port, tile = free_port(), '[data-name="orders"] dd'
+    with node(tmp_path):
+        with sidecar(tmp_path, port):
+            browser.get(f"http://127.0.0.1:{port}/")
+            seen(browser, "#state", lambda said: said == "ready")
+            first = seen(browser, tile, number)
+            assert seen(browser, tile, lambda said: number(said) > first and number(said)) > first
+            assert len(seen(browser, "#orders tbody", str.splitlines)) > 0
+            assert "badAloPxRejected" in seen(browser, "#statuses", str)
+            assert "BTC" in seen(browser, "#coins", str)
+            assert "127.0.0.1" in seen(browser, "#clients table", str)
+            received = seen(browser, "#feed", number)
+            seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
+            time.sleep(float(os.environ.get("HYPERWATCH_POSE_S", "0")))  # for a picture with more in it
+            picture(browser, "page.png")
+            assert (
+                browser.execute_script("return document.querySelector('#rate path').getAttribute('d')").count("L") > 1
+            )
+            assert complaints(browser) == []
+        assert "The connection was lost" in seen(browser, "#banner", str)
+        picture(browser, "page-lost.png")
+        with sidecar(tmp_path, port):
+            seen(browser, "#banner", lambda said: "Connected again" in said)
+            assert seen(browser, "#feed", lambda said: number(said) > received and number(said)) > received
+            assert text(browser, "#notes") == ""
+            assert "not-running" in seen(browser, "#gaps table", str)
+            # A browser names what it cannot reach; nothing else may be among it.
+            assert [said for said in complaints(browser) if "ERR_CONNECTION_REFUSED" not in said] == []
+
+
+def test_the_filter_is_used_by_the_keyboard_and_answered_by_the_feed(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    port = free_port()
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, "#orders tbody", str)
+        body = browser.find_element(By.TAG_NAME, "body")
+        body.send_keys("/")
+        words = browser.switch_to.active_element
+        assert words.get_attribute("id") == "words"
+        words.clear()
+        words.send_keys("BTC !rejected bid", Keys.ENTER)
+        cells = "return [...document.querySelectorAll('#orders tbody tr')].map((row) => [...row.cells].slice(1, 4).map((cell) => cell.innerText))"
+        seen(browser, "#orders tbody", lambda said: len(said.splitlines()) > 3)
+        rows = browser.execute_script(cells)
+        assert {(coin, side) for coin, side, _ in rows} == {("BTC", "bid")}
+        assert not any("Rejected" in status for *_, status in rows)
+        words.clear()
+        words.send_keys("xyz:*:*", Keys.ENTER)
+        assert "is no coin" in seen(browser, "#notes", str)
+        words.clear()
+        words.send_keys("btc", Keys.ENTER)
+        assert "did you mean 'BTC'" in seen(browser, "#notes", str)
+        words.clear()
+        words.send_keys("ETH", Keys.ENTER)
+        seen(browser, "#orders tbody", lambda said: "ETH" in said and "BTC" not in said)
+        assert text(browser, "#notes") == ""
+        assert complaints(browser) == []
+
+
+def test_a_token_is_asked_for_and_used_for_both_ways(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    port, tokens = free_port(), tmp_path / "tokens"
+    tokens.write_text("0123456789abcdef0123456789abcdef\n")
+    tokens.chmod(0o600)
+    with node(tmp_path), sidecar(tmp_path, port, "--tokens-file", str(tokens)):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, "#ask", str)
+        browser.find_element(By.ID, "token").send_keys("0123456789abcdef0123456789abcdef", Keys.ENTER)
+        seen(browser, "#state", lambda said: said == "ready")
+        seen(browser, "#orders tbody", str)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_the_light_and_in_the_dark(tmp_path: Path, browser: webdriver.Chrome, scheme: str) -> None:
+    port = free_port()
+    feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, "#orders tbody", str)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert paper == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 21, 27)"}[scheme]
+        picture(browser, f"page-phone-{scheme}.png")
+        assert complaints(browser) == []
