@@ -95,7 +95,6 @@ def test_what_the_image_copies_is_let_in_by_dockerignore_and_nothing_else_is() -
     assert {text[1:] for text in ignore if text.startswith("!")} == {name for names in copied for name in names}
 
 
-@pytest.mark.xfail(reason="`healthcheck` and --metrics-listen are not there yet", strict=True)
 def test_every_command_and_variable_that_is_set_is_one_of_the_programs() -> None:
     known = {option.envvar for command in program.commands.values() for option in command.params}
     set_for_us = image_environment().keys() | unit_environment().keys()
