@@ -90,7 +90,7 @@ class Config:
     """None: the one with the newest data."""
     workers: int = attrs.Factory(default_workers)
     ring_bytes: int = DEFAULT_RING_BYTES
-    """What the warm head of the log may weigh in memory."""
+    """What the warm head of the order statuses may weigh in memory; that of each other stream a quarter of it."""
     deadline_s: float = DEFAULT_DEADLINE_S
     """How long the workers may take over a batch."""
     stall_s: float = DEFAULT_STALL_S

@@ -205,8 +205,8 @@ def test_events_are_decoded_once() -> None:
 # Messages.
 
 
-@pytest.mark.parametrize(("index", "places"), [(b"4", range(4, 7)), (b"[4,6,9]", (4, 6, 9))])
-def test_places_are_one_for_each_event(index: bytes, places: object) -> None:
+@pytest.mark.parametrize(("index", "places"), [(b"4", range(4, 7)), (b"[4,6,9]", (4, 6, 9)), (b"null", ())])
+def test_places_are_one_for_each_event_or_none_where_nothing_names_them(index: bytes, places: object) -> None:
     data = b'{"cursor":"c","blockNumber":null,"blockTime":null,"late":true,"index":%s,"events":[1,2,3]}' % index
     found = message_of("orders", data)
     assert isinstance(found, Orders)

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from hyperwatch.errors import CursorError
 from hyperwatch.log.cursor import Cursor, FilePlace, covers
 from hyperwatch.node.streams import hour_rank
+from hyperwatch.node.times import text_of
 
 naturals = st.integers(0, 2**50)
 hours = st.integers(0, 23).map("20260505/{}".format)
 places = st.lists(st.builds(FilePlace, hours, naturals, naturals, st.text(max_size=12)), max_size=2).map(tuple)
-cursors = st.builds(Cursor, st.text(max_size=40), places, st.none() | naturals, st.text(max_size=30), naturals)
+times = st.just("") | st.integers(1, 10**14 - 1).map(str) | st.integers(1, 10**14 - 1).map(text_of)
+cursors = st.builds(Cursor, st.text(max_size=40), places, st.none() | naturals, times, naturals)
 
 
 @given(cursors)
@@ -25,6 +27,15 @@ def test_a_cursor_comes_back_from_a_client_as_it_went(cursor: Cursor) -> None:
 def test_a_damaged_cursor_is_an_error_that_says_how_to_go_on(text: str) -> None:
     with pytest.raises(CursorError, match=r"damaged.*earliest"):
         Cursor.decode(text)
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["nonsense", "²", "٣" * 14, "9" * 15, "2026-13-05T17:39:13", "2026-05-05T17:39:13.x", "2026-05-05\n", "x" * 41],
+)
+def test_a_cursor_whose_time_is_none_is_damaged(time: str) -> None:
+    with pytest.raises(CursorError, match="damaged"):
+        Cursor.decode(Cursor("x", (), 7, time, 1).encode())
 
 
 def test_a_cursor_of_another_version_is_an_error() -> None:

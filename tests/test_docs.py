@@ -104,7 +104,7 @@ def test_the_protocol_reference_has_every_official_status() -> None:
 
 def test_the_protocol_reference_has_every_code_of_an_error() -> None:
     source = (ROOT / "hyperwatch" / "feed" / "protocol.py").read_text()
-    codes = set(re.findall(r'"((?:bad|unknown|already|invalid|too-many)-[a-z]+|unauthorized)"', source))
+    codes = set(re.findall(r'"((?:bad|unknown|already|invalid|too-many|not)-[a-z]+|unauthorized)"', source))
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert codes
     assert [code for code in codes if f"`{code}`" not in text] == []

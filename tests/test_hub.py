@@ -39,7 +39,7 @@ class FakeSocket:
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
 
-    def offer(self, head: bytes, tail: bytes) -> bool:
+    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
         if not self.room:
             return False
         self.room -= 1
@@ -49,7 +49,7 @@ class FakeSocket:
     def wake(self) -> None:
         """As an outlet: nobody sleeps here."""
 
-    async def send(self, head: bytes, tail: bytes = b"") -> None:
+    async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:  # noqa: ARG002  as above
         await trio.lowlevel.checkpoint()
         self.heard.append(json.loads(head + tail))
 
@@ -231,9 +231,9 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
     released = trio.Event()
 
     class Slow(FakeSocket):
-        async def send(self, head: bytes, tail: bytes = b"") -> None:
+        async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
             await released.wait()
-            await super().send(head, tail)
+            await super().send(head, tail, binary=binary)
 
     socket = Slow()
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
@@ -261,9 +261,9 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
         hub.ring.append(batch)
 
     class Slow(FakeSocket):
-        async def send(self, head: bytes, tail: bytes = b"") -> None:
+        async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
             await trio.sleep(3 * connection_module._LET_GO_S)
-            await super().send(head, tail)
+            await super().send(head, tail, binary=binary)
 
     socket = Slow()
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used

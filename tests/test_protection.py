@@ -268,7 +268,8 @@ async def test_a_fault_of_ours_is_told_with_1011_and_ends_only_its_own_connectio
     async with serving(tmp_path) as at, raw(at.port) as other:
         await responsive(other)
 
-        async def fail(_: Connection) -> None:  # noqa: ASYNC124  stands for one that waits
+        async def fail(_: Connection) -> None:
+            await trio.lowlevel.checkpoint()
             raise ZeroDivisionError
 
         monkeypatch.setattr(Connection, "run", fail)
@@ -355,14 +356,15 @@ async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)
         full = next(each for each in at.server.connections if each._socket.peer.endswith(f":{port_of(stalled.stream)}"))
-        while full.offer(b"x" * 65536, b""):
+        while full.offer(b"x" * 65536, b"", binary=False):
             pass
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.server.close, 1001, "shutting down")
             assert await other.ending() == (1001, "shutting down")
             await other.say(frame(PING) + frame(TEXT, b'{"method":"ping"}') * 5)  # too late to be answered
-            await trio.testing.wait_all_tasks_blocked()
-            assert at.server.connections  # it waits for the client's part
+            with trio.move_on_after(0.1) as waiting:
+                await other.hear()
+            assert waiting.cancelled_caught  # it waits for the client's part
             await other.say(frame(CLOSE, (1001).to_bytes(2, "big")))
             with pytest.raises(EOFError):
                 await other.hear()
@@ -396,6 +398,15 @@ async def test_a_service_that_stops_refuses_with_503(tmp_path: Path) -> None:
         at.server.refuse()
         assert await asked(at.port, handshake()) == (503, "shutting down\n")
         await at.counted({Why.STOPPING: 1})
+
+
+async def test_a_token_that_comes_while_the_service_stops_is_too_late(tmp_path: Path) -> None:
+    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port) as client:
+        at.server.refuse()
+        await client.tell({"method": "auth", "token": TOKEN})
+        assert await client.ending() == (1001, "shutting down")
+        await at.counted({Why.STOPPING: 1})
+        assert not at.server.connections
 
 
 async def test_a_client_that_left_before_it_was_served_is_no_fault(tmp_path: Path, told: list[str]) -> None:

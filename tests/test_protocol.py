@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.feed.filters import OrderFilter, doubtful_coins
+from hyperwatch.feed.packing import Message
 from hyperwatch.feed.protocol import (
     Ping,
     ProtocolError,
@@ -21,7 +22,7 @@ from hyperwatch.feed.protocol import (
     already_subscribed,
 )
 from hyperwatch.feed.requests import parse
-from hyperwatch.feed.views import MESSAGE_BYTES, Message, Orders, OrderUpdates, gap, standing
+from hyperwatch.feed.views import MESSAGE_BYTES, Orders, OrderUpdates, gap, standing
 from hyperwatch.log.batch import Batch, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import Gap
@@ -112,6 +113,8 @@ NO_PLACES: list[object] = [
         (ask(type="orders", id=5), "id must be a string", "invalid-subscription"),
         (ask(type="orders", id=""), "id has 0 characters: 1 to 64", "invalid-subscription"),
         (ask(type="orders", id="x" * 65), "id has 65 characters: 1 to 64", "invalid-subscription"),
+        (ask(type="orders", compress="br"), "compress must be 'zstd' or 'gzip'", "invalid-subscription"),
+        (ask(type="orders", compress=["zstd"]), "compress must be 'zstd' or 'gzip'", "invalid-subscription"),
         (ask(type="orders", **{"from": 5}), 'from must be a cursor, "earliest", an object', "invalid-subscription"),
         *(
             (ask(type="orders", **{"from": wish}), "from must be a cursor", "invalid-subscription")

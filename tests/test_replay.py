@@ -38,8 +38,22 @@ from hyperwatch.replay.job import Job, Report
 from hyperwatch.replay.pace import Pace
 from hyperwatch.replay.playback import Playback
 from hyperwatch.replay.pump import play
+from hyperwatch.replay.session import Settings, _prepare
 from hyperwatch.simulate.writer import simulate
-from support import SAMPLES, TIME, TIME_MS, Client, append, connected, event, hour_file, line, lines_of, needs_samples
+from support import (
+    SAMPLES,
+    TIME,
+    TIME_MS,
+    Client,
+    append,
+    connected,
+    event,
+    fill,
+    hour_file,
+    line,
+    lines_of,
+    needs_samples,
+)
 
 HOUR = "20260505/17"
 BLOCK_MS = 67
@@ -665,6 +679,23 @@ async def test_the_feed_of_a_recording_waits_for_clients_and_says_goodbye_at_its
                 assert [index for _, index, _ in await second.collect(40)] == [0] * 40
                 assert await goodbye(first) == await goodbye(second) == (1000, "end of the recording")
     assert (report.written, report.interrupted) == (80, False)
+
+
+async def test_the_feed_of_recorded_fills_serves_them_and_their_trades_and_names_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "fills"
+    path.write_bytes(b"".join(line(number, [fill(number, "B"), fill(number, "A")]) for number in range(1, 11)))
+    settings = Settings(paths=[path], listen=Address("127.0.0.1", 0))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(partial(broadcast, _prepare(settings), Address("127.0.0.1", 0), 1, Report()))
+            async with connected(port) as client:
+                assert (await client.subscribe(type="orders"))["code"] == "not-written"
+                await client.subscribe(type="trades", coin="BTC")
+                tids: list[int] = []
+                while len(tids) < 10:
+                    tids += [trade["tid"] for trade in (await client.hear("trades"))["data"]]
+                assert await goodbye(client) == (1000, "end of the recording")
+    assert tids == list(range(1, 11))
 
 
 async def test_the_feed_of_a_damaged_recording_sends_what_came_before(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from hyperwatch.log.state import State
 from hyperwatch.node.events import Damage
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.records import Records
-from support import append, connected, event, hour_file, line, running, until
+from support import TIME, append, connected, event, hour_file, line, running, until
 
 
 class Note(msgspec.Struct):
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_journal_is_an_error_that_says_how_to_go_on(tmp_path: 
         journal(tmp_path)
 
 
-CURSOR = Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 5, 0, "abc"),), 7, "t", 3)
+CURSOR = Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 5, 0, "abc"),), 7, TIME, 3)
 
 
 def test_the_state_is_found_again(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,8 @@ import trio_websocket
 from loguru import logger
 from test_hub import FakeSocket
 
-from hyperwatch import lookout, records, streams
+from hyperwatch import lookout, records, report, streams
 from hyperwatch.config import Address, Config
-from hyperwatch.errors import CursorError
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.protocol import ProtocolError, Subscribe
@@ -42,9 +43,11 @@ from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.state import State
 from hyperwatch.log.throttle import Throttle
-from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, Stream
+from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, STREAMS, Layout, Stream
 from hyperwatch.pipeline import Pipeline
 from hyperwatch.records import Records
+from hyperwatch.simulate.shapes import COINS, Faults
+from hyperwatch.simulate.writer import MARKER, simulate
 from hyperwatch.streams import Feed
 from support import (
     TIME_MS,
@@ -352,6 +355,49 @@ async def test_a_client_that_falls_behind_between_two_sides_gets_every_trade_onc
     assert [trade["tid"] for trade in sent(socket.heard, "trades")] == list(range(12))
 
 
+@pytest.mark.parametrize("layout", list(Layout))
+async def test_of_a_run_with_rollover_and_faults_every_fill_and_diff_comes_once_and_every_trade(
+    tmp_path: Path, layout: Layout
+) -> None:
+    for stream in STREAMS.values():
+        file_of(tmp_path, stream, layout, "20260505/8")
+    (tmp_path / MARKER).touch()
+    undated = layout is Layout.PLAIN  # of a restart's repetitions plain diffs tell nothing, so there is none
+    faults = Faults(torn=True, late_file=True, late_lines=True, restart_every=0 if undated else 25)
+    start_ns = 1_778_003_998_000_000_000  # two seconds before an hour's end
+    write = partial(simulate, tmp_path, layouts=(layout,), rate=0, blocks=60, start_ns=start_ns, faults=faults)
+    coins = sorted({coin.name for coin in COINS})
+    fills: list[str] = []
+    diffs: list[str] = []
+    trades: list[int] = []
+
+    with trio.fail_after(40):
+        async with running(tmp_path, layout=layout) as port, connected(port) as client:
+            await client.subscribe(type="fills")
+            await client.subscribe(type="bookDiffs")
+            for coin in coins:
+                await client.subscribe(type="trades", coin=coin)
+            await trio.to_thread.run_sync(write)
+            all_fills, _ = read_on(Tree(tmp_path, FILLS, layout), Cursor(FILLS.directory(layout)))
+            all_diffs, _ = read_on(Tree(tmp_path, DIFFS, layout), Cursor(DIFFS.directory(layout)))
+            while len(fills) < len(all_fills) or len(diffs) < len(all_diffs) or 2 * len(trades) < len(all_fills):
+                message = await client.hear("fills", "bookDiffs", "trades")
+                if message["channel"] == "trades":
+                    trades += [trade["tid"] for trade in message["data"]]
+                else:
+                    events = [json.dumps(each, separators=(",", ":")) for each in message["data"]["events"]]
+                    (fills if message["channel"] == "fills" else diffs).extend(events)
+
+    assert len(all_fills) > 100
+    assert Counter(fills) == Counter(raw.decode() for raw in all_fills)  # late lines come when they appear
+    assert Counter(diffs) == Counter(raw.decode() for raw in all_diffs)
+    assert Counter(trades) == Counter({tid: number // 2 for tid, number in tids(all_fills).items()})
+
+
+def tids(fills: list[bytes]) -> Counter[int]:
+    return Counter(json.loads(raw)[1]["tid"] for raw in fills)
+
+
 # Cursors.
 
 
@@ -424,18 +470,6 @@ def test_a_cursor_of_one_layout_goes_on_in_another(tmp_path: Path, stream: Strea
         rest, reader = read_on(Tree(tmp_path, stream, other), entry.after)
         assert rest == raws[taken:]
         assert reader.gap is None
-
-
-@pytest.mark.parametrize(
-    ("time", "layout"),
-    [("nonsense", Layout.PLAIN), ("²", Layout.PLAIN), ("nonsense", Layout.STREAMING), ("9" * 40, Layout.STREAMING)],
-)
-def test_a_cursor_of_another_layout_with_a_damaged_time_is_an_error(tmp_path: Path, time: str, layout: Layout) -> None:
-    append(file_of(tmp_path, FILLS, layout), timed(FILLS, layout))
-    other = Layout.BY_BLOCK if layout is Layout.PLAIN else Layout.PLAIN
-    wish = Cursor(FILLS.directory(other), (FilePlace(HOUR, 5),), None, time, 1)
-    with pytest.raises(CursorError, match="the cursor is damaged"):
-        begin(Tree(tmp_path, FILLS, layout), wish)
 
 
 # Plain book diffs: neither block nor time.
@@ -530,6 +564,25 @@ async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_
         }
         assert [(gap.stream, gap.reason) for _, gap in state.gaps.read()] == [("node_fills", "unreadable")]
         assert [damage.file for _, damage in state.quarantine.read()] == [f"node_fills_streaming/hourly/{HOUR}"]
+
+
+async def test_the_log_counts_each_stream_with_its_trades_and_the_fills_that_are_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "REPORT_S", 0.05)
+    path, said = file_of(root, FILLS), []
+    append(path, b"")
+    sink = logger.add(lambda message: said.append(message.record["message"].split("; ")), level="INFO")
+    late = line(900, [fill(5)]).replace(b"17:39:13.024084407", b"17:39:15.024084407")
+    async with feed(root) as client:
+        await client.subscribe(type="fills")
+        append(path, line(7, [fill(1), fill(2), fill(2, "A")]) + late)
+        await client.collect(4, "fills")
+        await until(lambda: any("1 trades, 1 fills without another side" in parts for parts in said))
+    logger.remove(sink)
+    counted = [parts for parts in said if "1 trades, 1 fills without another side" in parts]
+    assert "2 lines, 4 fills, 0 failures, 1 batches" in counted[0][0]
+    assert any("0 lines, 0 orders" in parts[0] for parts in said)
 
 
 async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_goes_on_by_block(

@@ -25,6 +25,7 @@ from hyperwatch.node.events import Decoder
 from hyperwatch.node.keys import FillKeys
 from hyperwatch.node.streams import DIFFS, FILLS, Layout, Stream
 from hyperwatch.node.trades import HELD, HOLD_MS, Held, Paired, pair
+from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
 from support import SAMPLES, TIME_MS, USER, append, events_of, fill, hour_file, line, needs_samples, sample
 
@@ -250,13 +251,12 @@ def test_from_any_place_the_trades_behind_it_are_complete_with_what_was_held_the
 
 
 @pytest.mark.parametrize("layout", list(Layout))
-def test_of_the_simulated_market_every_fill_is_half_a_trade(tmp_path: Path, layout: Layout) -> None:
-    simulate(tmp_path, layouts=(layout,), streams=(FILLS,), rate=0, blocks=20, seed=3, start_ns=TIME_MS * 1_000_000)
+@pytest.mark.parametrize("faults", [Faults(), Faults(torn=True, late_file=True, late_lines=True, restart_every=15)])
+def test_of_the_simulated_market_every_fill_is_half_a_trade(tmp_path: Path, layout: Layout, faults: Faults) -> None:
+    start_ns = 1_778_003_998_000_000_000  # two seconds before an hour's end
+    simulate(tmp_path, layouts=(layout,), streams=(FILLS,), rate=0, blocks=60, seed=3, start_ns=start_ns, faults=faults)
     pairing = Pairing()
-    fills = 0
-    log = Tree(tmp_path, FILLS, layout)
-    for batch in batches_of(log):
-        fills += pairing.complete(batch).events
+    fills = sum(pairing.complete(batch).events for batch in batches_of(Tree(tmp_path, FILLS, layout)))
 
     assert fills > 100
     assert (2 * pairing.trades, pairing.one_sided) == (fills, 0)

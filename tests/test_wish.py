@@ -85,6 +85,20 @@ def test_a_block_begins_with_its_first_event(tmp_path: Path, layout: Layout) -> 
 
 
 @pytest.mark.parametrize("layout", [Layout.STREAMING, Layout.BY_BLOCK])
+def test_a_block_that_the_hours_divide_comes_whole(tmp_path: Path, layout: Layout) -> None:
+    """It begins in the old hour's file, of which a restarted node writes the last blocks again in the next."""
+    for hour, blocks in ((16, range(100, 106)), (17, range(103, 110))):
+        for block in blocks:
+            append(
+                hour_file(tmp_path, f"20260505/{hour}", layout),
+                lines(layout, block, 1 if (hour, block) == (16, 105) else 2),
+            )
+
+    for wish in (AtBlock(105), AtTime(FIRST_MS + 105_000)):
+        assert read(tmp_path, layout, wish) == (oids(range(105, 110)), None)
+
+
+@pytest.mark.parametrize("layout", [Layout.STREAMING, Layout.BY_BLOCK])
 @given(
     passes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=5),
     rolls=st.sets(st.integers(0, 40)),

@@ -59,7 +59,8 @@ def metrics_address() -> str:
         help="Threads that decode.")  # fmt: skip
 @option("--layout", type=LAYOUT, default=None, show_default="the one with the newest data", help="Which files to read.")
 @option("--ring-bytes", metavar="BYTES", type=click.IntRange(1024 * 1024), default=DEFAULT_RING_BYTES,
-        help="Memory for what was decoded last; clients further behind are served from the files.")  # fmt: skip
+        help="Memory for the orders decoded last; fills and book diffs have a quarter of it each. Clients further behind "
+        "are served from the files.")  # fmt: skip
 @option("--deadline", metavar="SECONDS", type=click.FloatRange(0.1), default=DEFAULT_DEADLINE_S,
         help="How long the workers may take over a batch.")  # fmt: skip
 @option("--stall", metavar="SECONDS", type=click.FloatRange(1), default=DEFAULT_STALL_S,
@@ -106,7 +107,7 @@ def command(
     log_level: str,
     log_format: Literal["text", "json"],
 ) -> None:
-    """Serve a node's order events as a live WebSocket feed.
+    """Serve a node's order events, fills, trades and book diffs as a live WebSocket feed.
 
     Starts at the newest complete line; clients ask for the past with "from". Ends on SIGINT or SIGTERM.
     """

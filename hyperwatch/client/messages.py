@@ -72,7 +72,7 @@ class Events(Numbered, Generic[E]):
     """Events of one block (in the plain layout: of one event time)."""
 
     places: Sequence[int]
-    """Of each event, its place in its block."""
+    """Of each event, its place in its block; none of book diffs in the plain layout, which nothing names."""
     late: bool
     """Whether it stood in an hour file after a newer one existed."""
     _raws: list[msgspec.Raw] = attrs.field(repr=False, eq=False)
@@ -185,7 +185,7 @@ class _Where(msgspec.Struct):
 
 
 class _Events(_Where, kw_only=True):
-    index: int | list[int]
+    index: int | list[int] | None
     events: list[msgspec.Raw]
     late: bool = False
 
@@ -235,7 +235,7 @@ def _events(kind: type[Events[E]]) -> Callable[[str, bytes], Message]:
     def make(channel: str, data: bytes) -> Message:
         found = _EVENTS.decode(data)
         count, first = len(found.events), found.index
-        places = range(first, first + count) if isinstance(first, int) else tuple(first)
+        places = range(first, first + count) if isinstance(first, int) else tuple(first or ())
         return kind(
             channel, data, found.cursor, found.blockNumber, found.blockTime, places, found.late, found.events
         )  # fmt: skip

@@ -17,6 +17,7 @@ from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import TELL_S
+from hyperwatch.feed.packing import Message, packed
 from hyperwatch.feed.protocol import (
     AUTHORIZED,
     PONG,
@@ -37,10 +38,10 @@ from hyperwatch.feed.protocol import (
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Events, Message, View, gap, standing
+from hyperwatch.feed.views import Events, View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
-from hyperwatch.log.cursor import covers
+from hyperwatch.log.cursor import abreast, covers
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.reader import Reader
 
@@ -106,9 +107,9 @@ class Connection:
 
     # What the hub and subscriptions see of a connection.
 
-    def offer(self, head: bytes, tail: bytes) -> bool:
+    def offer(self, head: bytes, tail: bytes, *, binary: bool) -> bool:
         """Sends without waiting; False where nothing was taken."""
-        taken = self._socket.offer(head, tail)
+        taken = self._socket.offer(head, tail, binary=binary)
         if self._socket.unfinished:
             self.wake()
         return taken
@@ -229,7 +230,7 @@ class Connection:
             subscription.serial += 1
         elif subscription.view.ours and not subscription.arrived:
             subscription.arrived = True
-            await self._send(subscription, standing("live", subscription.cursor, hub.last))
+            await self._tell(subscription, standing("live", subscription.cursor, hub.last))
         elif not subscription.over:
             hub.join(subscription)  # nothing was awaited since the look at the ring
 
@@ -279,8 +280,9 @@ class Connection:
             await self._wait_for_files(subscription, error)
             return
         if batch is None:
-            self._close_reader(subscription)
-            subscription.cursor, subscription.serial = until, serial
+            if abreast(reader.cursor, until):  # else it reads on, until it has read what the head has left out
+                self._close_reader(subscription)
+                subscription.cursor, subscription.serial = until, serial
             return
         for entry in batch.entries:
             await self._send_entry(subscription, subscription.complete(entry))
@@ -298,7 +300,7 @@ class Connection:
 
     async def _tell_gap(self, subscription: Subscription, missing: Gap) -> None:
         if subscription.view.ours:
-            await self._send(subscription, gap(missing))
+            await self._tell(subscription, gap(missing))
 
     async def _send_entry(self, subscription: Subscription, entry: Entry) -> None:
         messages = subscription.view.messages(entry)
@@ -311,15 +313,19 @@ class Connection:
         now = trio.current_time()
         if subscription.view.ours and now - subscription.told_s >= TELL_S:
             subscription.told_s = now
-            await self._send(subscription, standing("cursor", entry.after, entry))
+            await self._tell(subscription, standing("cursor", entry.after, entry))
         elif not messages:
             await trio.lowlevel.checkpoint()  # many entries may match nothing; others want to run too
+
+    async def _tell(self, subscription: Subscription, message: Message) -> None:
+        """Sends what no entry holds."""
+        await self._send(subscription, packed(message, subscription.view.compress))
 
     async def _send(self, subscription: Subscription, message: Message) -> None:
         async with self._turn:
             if not subscription.over:
                 subscription.sending_s = trio.current_time()
-                await self._socket.send(subscription.head(message), message.tail)
+                await self._socket.send(subscription.head(message), message.tail, binary=message.binary)
                 subscription.sending_s = None
                 subscription.seq += 1
 

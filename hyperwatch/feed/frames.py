@@ -20,7 +20,7 @@ __all__ = [
     "PING",
     "Inbound",
     "closing",
-    "text_head",
+    "head_of",
 ]
 
 PING = b"\x89\x00"
@@ -34,7 +34,7 @@ FRAMES_PER_S, FRAMES_BURST = (
 )  # a thousand subscriptions at once, and again; the official API takes 33 a second
 BYTES_PER_S, BYTES_BURST = 256 * 1024, 4 * 1024 * 1024  # four of the longest messages at once
 
-_TEXT = 0x81  # FIN and opcode 1
+_TEXT, _BINARY = 0x81, 0x82  # FIN and opcodes 1 and 2
 _SHORT, _MEDIUM = 126, 65536
 _REASON_BYTES = 123  # of a control frame's 125; two are the code
 _FIN, _CONTROL, _MASKED, _LENGTH = 0x80, 0x08, 0x80, 0x7F
@@ -42,13 +42,14 @@ _LONGER = {126: 2, 127: 8}
 _TOO_BIG, _POLICY = 1009, 1008
 
 
-def text_head(length: int) -> bytes:
-    """The header of an unmasked, final text frame."""
+def head_of(length: int, *, binary: bool) -> bytes:
+    """The header of an unmasked, final frame."""
+    kind = _BINARY if binary else _TEXT
     if length < _SHORT:
-        return bytes((_TEXT, length))
+        return bytes((kind, length))
     if length < _MEDIUM:
-        return bytes((_TEXT, 126)) + length.to_bytes(2, "big")
-    return bytes((_TEXT, 127)) + length.to_bytes(8, "big")
+        return bytes((kind, 126)) + length.to_bytes(2, "big")
+    return bytes((kind, 127)) + length.to_bytes(8, "big")
 
 
 def closing(code: int, reason: str) -> bytes:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import trio
 
+from hyperwatch.feed.packing import Message, packed
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Message, View, standing
+from hyperwatch.feed.views import View, standing
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.ring import Ring
 
@@ -82,7 +83,7 @@ class Hub:
             if serial < subscription.serial:
                 continue  # its connection sent this one before it came here
             for sent, message in enumerate(messages):
-                if not subscription.outlet.offer(subscription.head(message), message.tail):
+                if not subscription.outlet.offer(subscription.head(message), message.tail, binary=message.binary):
                     self.leave(subscription)
                     subscription.fall_behind(entry, serial, sent)
                     break
@@ -99,14 +100,15 @@ class Hub:
             await trio.sleep(TELL_S)
             while self._within:  # noqa: ASYNC110  for a millisecond at most
                 await trio.lowlevel.checkpoint()
-            message = standing("cursor", self.last.after if self.last else self._start, self.last)
+            where = standing("cursor", self.last.after if self.last else self._start, self.last)
             for view, group in list(self._live.items()):
                 if view.ours:
+                    message = packed(where, view.compress)
                     for subscription in list(group):
                         if subscription.serial > self._serial:
                             continue  # its connection has sent it more than the hub has published
                         # A socket that takes nothing now is told later.
-                        if subscription.outlet.offer(subscription.head(message), message.tail):
+                        if subscription.outlet.offer(subscription.head(message), message.tail, binary=message.binary):
                             subscription.seq += 1
 
     def coins(self) -> frozenset[str]:

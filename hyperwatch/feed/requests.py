@@ -15,6 +15,7 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.details import address
+from hyperwatch.feed.packing import ENCODINGS, Encoding
 from hyperwatch.feed.protocol import (
     EARLIEST,
     INVALID,
@@ -120,6 +121,7 @@ class _OrdersRequest(Words):
     filters: tuple[Words, ...] | None = None
     id: str | None = None
     start: Any = None  # `from` on the wire, which is a word of Python's
+    compress: Encoding | None = None
 
 
 @attrs.frozen
@@ -131,12 +133,13 @@ class _EventsRequest:
     users: tuple[str, ...] | None = None
     id: str | None = None
     start: Any = None  # as above
+    compress: Encoding | None = None
 
 
 def _orders(method: str, echo: bytes) -> Subscribe | Unsubscribe:
     request = _structured(echo, _OrdersRequest)
     try:
-        view = Orders(filter_of(request, request.filters))
+        view = Orders(filter_of(request, request.filters), request.compress)
     except ValueError as error:
         raise ProtocolError(INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
     wish = _ours(method, echo, request, view)
@@ -151,7 +154,8 @@ def _events(method: str, echo: bytes) -> Subscribe | Unsubscribe:
         wanted = EventFilter.of(request.coins, request.users)
     except ValueError as error:
         raise ProtocolError(INVALID, echo, str(error), "invalid-subscription", id=request.id) from None
-    return _ours(method, echo, request, Fills(wanted) if request.type == "fills" else BookDiffs(wanted))
+    kind = Fills if request.type == "fills" else BookDiffs
+    return _ours(method, echo, request, kind(wanted, request.compress))
 
 
 def _structured(echo: bytes, request: type[R]) -> R:
@@ -281,6 +285,14 @@ def _strictly_objects(value: object, _: object) -> tuple[Words, ...]:
     return _CONVERTER.structure(value, tuple[Words, ...])
 
 
+def _encoding(value: object, _: object) -> Encoding | None:
+    for known in (None, *ENCODINGS):
+        if value == known:
+            return known
+    raise ValueError(_NO_ENCODING)
+
+
+_NO_ENCODING = f"must be {' or '.join(repr(encoding) for encoding in ENCODINGS)}"
 _NO_TEXT = "must be a string"
 _NO_DECIMAL = "must be a decimal in a string, as in '0.5'"
 _NO_OBJECTS = "must be a list of objects"
@@ -290,6 +302,7 @@ _CONVERTER.register_structure_hook(str, _strictly_text)
 _CONVERTER.register_structure_hook(tuple[str, ...] | None, _list_of(str, "strings"))
 _CONVERTER.register_structure_hook(tuple[int, ...] | None, _list_of(int, "integers"))
 _CONVERTER.register_structure_hook(DecimalText | None, _strictly_decimal)
+_CONVERTER.register_structure_hook(Encoding | None, _encoding)
 _CONVERTER.register_structure_hook(tuple[Words, ...] | None, _strictly_objects)
 for _request in (_OrdersRequest, _EventsRequest):
     _CONVERTER.register_structure_hook(
@@ -301,8 +314,8 @@ for _request in (_OrdersRequest, _EventsRequest):
 _FILTER_KEYS = [field.name for field in attrs.fields(Words)]
 _KEYS: dict[type, list[str]] = {
     Words: _FILTER_KEYS,
-    _OrdersRequest: ["type", *_FILTER_KEYS, "filters", "id", "from"],
-    _EventsRequest: ["type", "coins", "users", "id", "from"],
+    _OrdersRequest: ["type", *_FILTER_KEYS, "filters", "id", "from", "compress"],
+    _EventsRequest: ["type", "coins", "users", "id", "from", "compress"],
 }
 
 

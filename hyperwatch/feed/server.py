@@ -30,7 +30,7 @@ HANDSHAKE_S = 5.0  # for the head of a request, then for its body; for a token a
 _ANSWER_S = 10.0  # for a client to take an answer
 _PARTINGS = 256  # clients at once that are being told why they are refused, for a second each; the others are reset
 _PATH = "/ws"
-_FAULT = 1011
+_GOING_AWAY, _FAULT = 1001, 1011
 
 
 class Server:
@@ -113,6 +113,8 @@ class Server:
             async with accept(line, key) as socket:
                 if not known:
                     await self._authorize(socket)
+                if self._closing:  # since: goodbye was said to those who were there
+                    await socket.refuse(_stopping(_GOING_AWAY))
                 await self._serve(Connection(socket, self._streams, guard), socket.peer)
 
     def _admit(self, request: Request) -> bytes:
@@ -204,8 +206,8 @@ def _deadline() -> Iterator[None]:
         raise RefusedError(Why.SLOW_HANDSHAKE, HTTPStatus.REQUEST_TIMEOUT, text) from error
 
 
-def _stopping() -> RefusedError:
-    return RefusedError(Why.STOPPING, HTTPStatus.SERVICE_UNAVAILABLE, "shutting down")
+def _stopping(code: int = HTTPStatus.SERVICE_UNAVAILABLE) -> RefusedError:
+    return RefusedError(Why.STOPPING, code, "shutting down")
 
 
 def _no_feed() -> RefusedError:

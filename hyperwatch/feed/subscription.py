@@ -7,8 +7,9 @@ from typing import Protocol
 import attrs
 import msgspec
 
+from hyperwatch.feed.packing import Message
 from hyperwatch.feed.trades import Trades, paired
-from hyperwatch.feed.views import Message, View
+from hyperwatch.feed.views import View
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import Gap
@@ -17,11 +18,13 @@ from hyperwatch.node.trades import Held
 
 __all__ = ["Outlet", "Subscription"]
 
+_LINE = b'{"channel":"%s","id":%s,"seq":%d}\n'  # before a compressed body, which begins right behind the newline
+
 
 class Outlet(Protocol):
     """Where a subscription's messages go: a connection."""
 
-    def offer(self, head: bytes, tail: bytes) -> bool:
+    def offer(self, head: bytes, tail: bytes, *, binary: bool) -> bool:
         """Sends without waiting; False where nothing was taken."""
 
     def wake(self) -> None:
@@ -67,11 +70,8 @@ class Subscription:
         """What stands before a message's tail: `id` and the next `seq`, or nothing for official types."""
         if not message.channel:
             return b""
-        return b'{"channel":"%s","data":{"id":%s,"seq":%d,' % (
-            message.channel,
-            msgspec.json.encode(self.id),
-            self.seq + 1,
-        )
+        form = _LINE if message.binary else b'{"channel":"%s","data":{"id":%s,"seq":%d,'
+        return form % (message.channel, msgspec.json.encode(self.id), self.seq + 1)
 
     def complete(self, entry: Entry) -> Entry:
         """An entry from the files as the ring would have it for this view."""

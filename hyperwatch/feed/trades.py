@@ -8,7 +8,7 @@ from typing import cast
 import attrs
 import msgspec
 
-from hyperwatch.feed.views import Message
+from hyperwatch.feed.packing import Message
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.node.keys import FillKeys
 from hyperwatch.node.streams import FILLS
@@ -55,6 +55,7 @@ class Trades:
     coin: str
 
     ours = False
+    compress = None
     stream = FILLS.name
     opening = ()
 
@@ -77,6 +78,7 @@ class UserFills:
     user: str
 
     ours = False
+    compress = None
     stream = FILLS.name
 
     @property

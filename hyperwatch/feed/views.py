@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol, cast
 import attrs
 import msgspec
 
+from hyperwatch.feed.packing import Encoding, Message, packed
 from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
@@ -27,7 +28,6 @@ __all__ = [
     "BookDiffs",
     "Events",
     "Fills",
-    "Message",
     "OrderUpdates",
     "Orders",
     "View",
@@ -39,21 +39,16 @@ __all__ = [
 MESSAGE_BYTES = 1024 * 1024 - 1024  # every client library's default limit is 1 MiB; the rest is for id and seq
 
 
-@attrs.frozen
-class Message:
-    """A message but for what differs between subscribers."""
-
-    channel: bytes
-    """Of our own types: the channel whose `id` and `seq` go before the tail. Official messages: b""."""
-    tail: bytes
-
-
 class View(Protocol):
     """What a subscription is to hear. Values: equal views are one."""
 
     @property
     def ours(self) -> bool:
         """Whether it is a type of our own, with `id`, `seq` and cursors."""
+
+    @property
+    def compress(self) -> Encoding | None:
+        """How its messages are compressed."""
 
     @property
     def stream(self) -> str:
@@ -76,6 +71,7 @@ class Events:
     """Every event of a stream that matches, as the node wrote it."""
 
     filter: Wanted
+    compress: Encoding | None = None
 
     ours = True
     name = ""
@@ -86,7 +82,8 @@ class Events:
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
         events = self._events(entry)
-        return [*map(gap, entry.gaps), *events] if entry.gaps else events
+        messages = [*map(gap, entry.gaps), *events] if entry.gaps else events
+        return [packed(message, self.compress) for message in messages] if self.compress else messages
 
     def _events(self, entry: Entry) -> Sequence[Message]:
         run = entry.run
@@ -137,6 +134,7 @@ class OrderUpdates:
 
     ours = False
     stream = ORDERS.name
+    compress = None
     opening = ()
 
     @property

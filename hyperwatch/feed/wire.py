@@ -16,7 +16,7 @@ import trio
 import trio_websocket
 
 from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
-from hyperwatch.feed.frames import INBOUND_BYTES, PING, text_head
+from hyperwatch.feed.frames import INBOUND_BYTES, PING, head_of
 from hyperwatch.feed.line import Line
 
 __all__ = ["BEAT_S", "SILENT_BEATS", "GoneError", "Socket", "accept"]
@@ -47,19 +47,19 @@ class Socket:
         """Whether part of a message that was offered waits for `flush`."""
         return self._line.unfinished
 
-    def offer(self, head: bytes, tail: bytes) -> bool:
-        """Sends a text message without waiting.
+    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:
+        """Sends a message without waiting.
 
         Returns:
             False where the socket has no room: nothing of the message was taken. True else; what of it did not fit is
             sent by `flush` or before the next message.
         """
-        return self._line.offer(text_head(len(head) + len(tail)) + head, tail)
+        return self._line.offer(head_of(len(head) + len(tail), binary=binary) + head, tail)
 
-    async def send(self, head: bytes, tail: bytes = b"") -> None:
-        """Sends a text message, waiting as long as the client takes. Raises GoneError."""
+    async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
+        """Sends a message, waiting as long as the client takes. Raises GoneError."""
         try:
-            await self._line.send_frame(text_head(len(head) + len(tail)) + head, tail)
+            await self._line.send_frame(head_of(len(head) + len(tail), binary=binary) + head, tail)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             gone = error
         else:

@@ -17,8 +17,9 @@ import attrs
 import msgspec
 
 from hyperwatch.errors import CursorError
+from hyperwatch.node.times import ms_of
 
-__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "covers"]
+__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "abreast", "covers"]
 
 Block = int | str
 """A block as far as a layout tells: its number, in the plain layout the time that its events carry."""
@@ -80,7 +81,8 @@ class Cursor:
         try:
             raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
             wire = _WIRE.decode(raw)
-        except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError) as error:
+            ms_of(wire.time)  # every reader of a cursor may take it for a time
+        except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, ValueError) as error:
             what = "the cursor is damaged"
             raise CursorError(what, _REMEDY) from error
         if wire.version != _VERSION:
@@ -90,6 +92,7 @@ class Cursor:
         return cls(wire.directory, places, wire.block, wire.time, wire.count)
 
 
+_TIME = r"^([0-9]{1,14}|[ -~]*[^0-9][ -~]*)?\Z"  # milliseconds before the year 5138, or text; `ms_of` judges the rest
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 
@@ -98,7 +101,7 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     directory: str
     places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=OPEN_FILES)]
     block: int | None
-    time: str
+    time: Annotated[str, msgspec.Meta(max_length=40, pattern=_TIME)]
     count: _Natural
 
 
@@ -125,3 +128,12 @@ def covers(later: Cursor, earlier: Cursor, rank: Callable[[str], int]) -> bool:
         elif rank(place.file) > oldest and (place.offset or place.taken or not known.keys() & named):
             return False  # the start of a newer file lies behind all of the older ones
     return True
+
+
+def abreast(one: Cursor, other: Cursor) -> bool:
+    """Whether the same has been read before two cursors of one place, as far as their highest block tells.
+
+    Behind a node's restart it may not be: who began between what was written first and what was written again takes as
+    new what others leave out.
+    """
+    return one.key == other.key and (one.key is None or one.count == other.count)

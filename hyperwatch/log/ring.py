@@ -9,7 +9,7 @@ import bisect
 from collections.abc import Callable, Iterator
 
 from hyperwatch.log.batch import Batch, Entry
-from hyperwatch.log.cursor import Cursor, covers
+from hyperwatch.log.cursor import Cursor, abreast, covers
 
 __all__ = ["Ring"]
 
@@ -74,6 +74,8 @@ class Ring:
     def boundary(self, cursor: Cursor, rank: Callable[[str], int]) -> tuple[Cursor, int] | None:
         """The first seam between batches at or behind `cursor`: up to there a reader reads, from there the ring serves.
 
+        A seam at the cursor itself is none for who has read other blocks before it than the head has.
+
         Returns:
             The seam's place in the log and the number of the entry after it; None where the head has not got that far.
         """
@@ -84,6 +86,14 @@ class Ring:
                 high = middle
             else:
                 low = middle + 1
-        if low < len(self._batches):
-            return self._batches[low].before, self._serials[low]
-        return (self.end, self.end_serial) if covers(self.end, cursor, rank) else None
+        for number in range(low, len(self._batches) + 1):
+            seam, serial = self._seam(number)
+            behind = not covers(cursor, seam, rank)
+            if covers(seam, cursor, rank) and (behind or abreast(seam, cursor)):
+                return seam, serial
+        return None
+
+    def _seam(self, number: int) -> tuple[Cursor, int]:
+        if number < len(self._batches):
+            return self._batches[number].before, self._serials[number]
+        return self.end, self.end_serial

@@ -92,14 +92,11 @@ def begin(log: Log, wish: Cursor) -> Start:
 
 def _in_own_words(log: Log, wish: Cursor) -> Cursor:
     """A cursor of another layout with its time as this log has it: plain fills carry milliseconds, all else text."""
-    plain = FILLS.directory(Layout.PLAIN)
-    try:
-        if log.stream.directory(log.layout) == plain and wish.time:
-            return attrs.evolve(wish, time=str(ms_of(wish.time)))
-        return attrs.evolve(wish, time=text_of(int(wish.time))) if wish.directory == plain and wish.time else wish
-    except (ValueError, OverflowError, OSError) as error:
-        what = f"the cursor is damaged: its time is {wish.time[:64]!r}"
-        raise CursorError(what, "use it as it was sent") from error
+    own, plain = log.stream.directory(log.layout), FILLS.directory(Layout.PLAIN)
+    if not wish.time or plain not in (own, wish.directory):
+        return wish
+    time_ms = ms_of(wish.time) or 0
+    return attrs.evolve(wish, time=str(time_ms) if own == plain else text_of(time_ms))
 
 
 def _at_hour(log: Log, wish: Cursor) -> Start:

@@ -1,0 +1,129 @@
+"""Where the files end and the ring goes on, for who begins in what a restarted node wrote again."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from hyperwatch.feed.connection import Connection
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.streams import Source
+from hyperwatch.feed.subscription import Subscription
+from hyperwatch.feed.views import Orders
+from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.files import Tree
+from hyperwatch.log.past import Past
+from hyperwatch.log.reader import Reader
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.start import at_head
+from hyperwatch.node.streams import ORDERS, Layout
+from support import TIME, append, event, hour_file, lines_of, places_of, until
+
+FIRST = 1000  # the first block
+
+Event = tuple[int, int]  # (block, place): what an event is known by, and its oid says
+
+
+def time_of(block: int) -> str:
+    """Blocks are 67 ms apart, and the first of the hour 10 lie, by their times, in the hour before."""
+    when = datetime(2026, 5, 5, 9, 59, 59, 500_000) + timedelta(milliseconds=67 * (block - FIRST))  # noqa: DTZ001  the node writes no offset
+    return f"{when.isoformat(timespec='milliseconds')}084407"
+
+
+def written(layout: Layout, block: int, places: range) -> bytes:
+    """Some events of a block as a node writes them, each with an oid that says its block and place."""
+    events = [event(10 * block + place) for place in places]
+    return lines_of(layout, [(block, events)]).replace(TIME.encode(), time_of(block).encode())
+
+
+def blocks(layout: Layout, numbers: range) -> bytes:
+    return b"".join(written(layout, number, range(1 + number % 3)) for number in numbers)
+
+
+def events_of(numbers: range) -> list[Event]:
+    return [(number, place) for number in numbers for place in range(1 + number % 3)]
+
+
+def tree(root: Path, layout: Layout = Layout.STREAMING) -> Tree:
+    return Tree(root, ORDERS, layout)
+
+
+@attrs.define(eq=False)
+class FakeSocket:
+    """A client that takes everything."""
+
+    peer: str = "a fake"
+    unfinished: bool = False
+    heard: list[tuple[int | None, int]] = attrs.Factory(list)
+
+    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
+        message = json.loads(head + tail)
+        if message["channel"] == "orders":
+            self.heard += [(block, place) for block, place, _ in places_of(message["data"])]
+        return True
+
+    async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        self.offer(head, tail, binary=binary)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def served_from(log: Tree, ring: Ring, start: Cursor, last: Event) -> list[tuple[int | None, int]]:
+    """What a subscription that starts there hears until it is live."""
+    socket, hub = FakeSocket(), Hub(ring)
+    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, ring))})  # type: ignore[arg-type]  # as far as it is used
+    subscription = Subscription(Orders(OrderFilter()), "1", connection, start, -1)
+    connection._subscriptions["1"] = subscription
+    connection.wake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection._serve_behind)
+        await until(lambda: subscription.live or last in socket.heard)
+        nursery.cancel_scope.cancel()
+    return socket.heard
+
+
+@pytest.mark.parametrize("begin", [1000, 1025])
+async def test_who_begins_in_what_was_written_again_is_served_from_the_files_until_it_has_what_the_head_left_out(
+    tmp_path: Path, begin: int
+) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, b"")
+    log = tree(tmp_path)
+    ring = Ring(Cursor(log.stream.directory(log.layout)), 10**9)
+    reader = Reader(log, ring.end)
+    first = blocks(Layout.STREAMING, range(1000, 1030))
+    for lines in [first, *(blocks(Layout.STREAMING, range(number, number + 1)) for number in range(1020, 1040))]:
+        append(path, lines)
+        batch = reader.next(None, lambda: None)
+        assert batch is not None
+        ring.append(batch)  # batch by batch: the head leaves out 1020 to 1029, which it has had
+    reader.close()
+    again = len(first) + len(blocks(Layout.STREAMING, range(1020, begin)))
+    place = FilePlace("20260505/9", again if begin > 1000 else 0, head=ring.end.places[0].head)
+    start = Cursor(ring.end.directory, (place,), begin, time_of(begin))
+
+    assert await served_from(log, ring, start, (1039, 1)) == events_of(range(begin, 1040))
+
+
+async def test_who_has_read_what_the_head_has_not_gets_nothing_twice(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, blocks(Layout.STREAMING, range(1000, 1030)) + blocks(Layout.STREAMING, range(1020, 1022)))
+    log = tree(tmp_path)
+    ring = Ring(at_head(log), 10**9)  # it began where a restarted node writes again, and cannot know
+    reader = Reader(log, ring.end)
+    for number in range(1022, 1040):
+        append(path, blocks(Layout.STREAMING, range(number, number + 1)))
+        batch = reader.next(None, lambda: None)
+        assert batch is not None
+        ring.append(batch)
+    reader.close()
+
+    assert await served_from(log, ring, Cursor(ring.end.directory), (1039, 1)) == events_of(range(1000, 1040))
