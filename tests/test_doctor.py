@@ -176,9 +176,9 @@ def test_the_room_that_is_left_is_measured_in_hours(tmp_path: Path, hours: int, 
 
 def test_the_file_system_of_a_path_is_the_innermost_mount() -> None:
     mounts = (
-        "1 0 8:1 / / rw - ext4 /dev/a rw\n"
-        "2 1 0:5 / /data rw master:1 - nfs4 server:/ rw\n"
         "3 2 0:6 / /data/with\\040blank rw - tmpfs tmpfs rw\n"
+        "2 1 0:5 / /data rw master:1 - nfs4 server:/ rw\n"
+        "1 0 8:1 / / rw - ext4 /dev/a rw\n"
     )
     assert events.file_system(Path("/home/x"), mounts) == "ext4"
     assert events.file_system(Path("/data/hourly"), mounts) == "nfs4"

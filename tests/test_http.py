@@ -21,17 +21,21 @@ from hyperwatch import service, streams
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.endpoints import routes
+from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.tokens import Tokens
+from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
+from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
-from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.node.streams import FILLS, ORDERS, Layout
+from hyperwatch.status import ClientStatus, status
 from hyperwatch.streams import Feed
 from hyperwatch.vitals import Vitals
-from support import append, connected, event, hour_file, line, running
+from support import TIME, append, connected, event, hour_file, line, running
 
 STREAM = ORDERS.name
 TOKEN = "0123456789abcdef"  # noqa: S105  of the tests
@@ -170,6 +174,7 @@ class FakeHead:
     looked_s: float = 0.0
     pending_bytes: int = 0
     stopped: bool = False
+    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
 
 
 @attrs.define
@@ -190,14 +195,34 @@ class FakeFeed:
     server: Server = attrs.Factory(lambda: Server({}))
 
 
+@attrs.frozen
+class FakeSubscription:
+    """As far as the status looks at one."""
+
+    cursor: Cursor
+    live: bool = False
+
+
+@attrs.frozen(eq=False)
+class FakeConnection:
+    """The same of a client."""
+
+    peer: str
+    subscriptions: list[FakeSubscription]
+
+
 @attrs.define
 class Watched:
     """Vital signs of one stream, whose clocks the test sets. The node wrote at NOW_NS."""
 
     path: Path
     vitals: Vitals
-    head: FakeHead
+    feed: FakeFeed
     clock_s: list[float]
+
+    @property
+    def head(self) -> FakeHead:
+        return self.feed.pipelines[0].head
 
     async def after(self, seconds: float) -> Any:  # noqa: ANN401
         """The moment so much later."""
@@ -227,9 +252,9 @@ def watched(path: Path) -> Watched:
         Guard(), stall_s=60, behind_s=10, now_ns=lambda: NOW_NS + int(clock_s[0] * 1e9), now_s=lambda: clock_s[0]
     )
     ring = Ring(at_head(tree), 2**20)
-    pipeline = FakePipeline(tree, ring, Hub(ring))
-    vitals.follow(cast("Feed", FakeFeed([pipeline])), vitals.records)
-    return Watched(path, vitals, pipeline.head, clock_s)
+    feed = FakeFeed([FakePipeline(tree, ring, Hub(ring))])
+    vitals.follow(cast("Feed", feed), vitals.records)
+    return Watched(path, vitals, feed, clock_s)
 
 
 async def test_lag_is_how_long_something_has_been_unread(watched: Watched) -> None:
@@ -264,6 +289,24 @@ async def test_lag_is_told_from_a_node_that_is_idle(watched: Watched) -> None:
     now = await watched.after(1)
     assert now.idle_s == 1
     assert watched.kinds == []
+
+
+async def test_where_one_stream_is_written_the_node_is_not_idle(watched: Watched) -> None:
+    fills = Tree(watched.path.parents[3], FILLS, Layout.STREAMING)
+    path = hour_file(fills.root, "20260505/9", stream=FILLS)
+    append(path, line(7, []))
+    os.utime(path, ns=(NOW_NS + 30 * 10**9,) * 2)
+    ring = Ring(at_head(fills), 2**20)
+    watched.feed.pipelines.append(FakePipeline(fills, ring, Hub(ring)))
+    await watched.after(70)
+    assert [sign.now and sign.now.idle_s for sign in watched.vitals.signs.values()] == [70, 40]
+    assert watched.kinds == []
+
+
+async def test_a_node_whose_files_were_all_removed_has_been_idle_since_it_wrote_them(watched: Watched) -> None:
+    await watched.after(1)
+    watched.path.unlink()
+    assert (await watched.after(2)).idle_s == 3
 
 
 async def test_files_that_cannot_be_looked_at_count_as_unread(watched: Watched) -> None:
@@ -406,3 +449,42 @@ async def test_the_status_is_made_once_for_all_who_ask_at_once(monkeypatch: pyte
 def test_it_says_that_it_is_stopping(watched: Watched) -> None:
     watched.head.stopped = True
     assert watched.kinds == ["stopping"]
+
+
+def clients_of(watched: Watched, *clients: FakeConnection) -> list[ClientStatus]:
+    watched.feed.server.connections = cast("set[Connection]", set(clients))
+    return status(watched.vitals, 0).clients
+
+
+def test_a_cursor_that_says_anything_is_a_distance_that_cannot_be_told(watched: Watched) -> None:
+    directory = ORDERS.directory(Layout.STREAMING)
+    odd = FakeSubscription(Cursor(directory, time="whenever"))
+    foreign = FakeSubscription(Cursor("elsewhere", block=1, time=TIME))
+    near = FakeSubscription(Cursor(directory, block=5, time=TIME))
+    live = FakeSubscription(Cursor(directory, block=1, time=TIME), live=True)
+
+    (seen,) = clients_of(watched, FakeConnection("a", [odd, foreign]))
+    assert (seen.behind, seen.blocks, seen.seconds) == (2, None, None)
+    (seen,) = clients_of(watched, FakeConnection("a", [odd, near, live]))
+    assert (seen.subscriptions, seen.behind, seen.blocks, seen.seconds) == (3, 2, 2, 0)
+
+
+def test_of_many_clients_those_furthest_behind_are_named(watched: Watched) -> None:
+    earlier = "2026-05-05T17:39:00"
+    far = FakeSubscription(Cursor(ORDERS.directory(Layout.STREAMING), block=1, time=earlier))
+    many = [FakeConnection(f"near {number}", []) for number in range(60)]
+    seen = clients_of(watched, *many, FakeConnection("far", [far]))
+    assert len(seen) == 50
+    assert (seen[0].peer, seen[0].seconds) == ("far", 13.024)
+
+
+def test_the_busiest_coins_are_those_of_the_newest_events(watched: Watched) -> None:
+    for block, coin in ((8, "OLD"), (9, "NEW")):
+        append(watched.path, line(block, [event(number, coin=coin) for number in range(10_000)]))
+    pipeline = watched.feed.pipelines[0]
+    reader = Reader(pipeline.log, pipeline.ring.end)
+    ring = pipeline.ring = Ring(pipeline.ring.end, 2**30)
+    while batch := reader.next(None, lambda: None):
+        ring.append(batch)
+    reader.close()
+    assert status(watched.vitals, 0).streams[0].coins == [("NEW", 10_000)]

@@ -28,7 +28,9 @@ from hyperwatch.log.counters import BOUNDS_MS, Counters, Histogram
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.reader import Reader
+from hyperwatch.log.repeats import Passage, Repeats
 from hyperwatch.metrics import METRICS, exposition
+from hyperwatch.node.events import Run
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.vitals import Vitals, quantile_ms
 from support import TIME, append, connected, event, hour_file, line, lines_of, running
@@ -96,6 +98,8 @@ async def test_prometheus_reads_every_metric_and_no_other(tmp_path: Path) -> Non
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert set(families) == {f"hyperwatch_{definition.name}" for definition in METRICS}
     assert {name for name, family in families.items() if not family.samples} == set()
+    classes = {sample.labels["class"]: sample.value for sample in families["hyperwatch_events"].samples}
+    assert classes == {"live": 0, "removed": 0, "rejected": 0, "unknown": 0}, "an increase from nothing is one"
     for definition in METRICS:
         family = families[f"hyperwatch_{definition.name}"]
         assert (family.type, family.documentation) == (definition.kind, definition.meaning)
@@ -156,6 +160,7 @@ async def test_what_is_read_is_counted(tmp_path: Path) -> None:
     assert value(text, "block_to_write_seconds_bucket", le="0.2") == 0
     assert value(text, "write_to_read_seconds_count") == 4
     assert value(text, "pending_bytes") == 0
+    assert value(text, "read_to_sent_seconds_count") == 0, "nobody was sent anything"
     assert value(text, "ring_bytes") > len(data)
 
 
@@ -313,3 +318,14 @@ async def test_counters_go_on_when_the_node_writes_another_layout(
         text = await service_.reaches(3, "lines_total")  # the block that both have is left out of the events
     assert value(text, "events_total", **{"class": "live"}) == 2
     assert value(text, "repeated_events_total") == 1
+
+
+def test_a_repeat_that_was_under_way_at_the_start_is_no_restart() -> None:
+    def run(block: int) -> Run:
+        return Run(block, TIME, 0, "", True, [event(1)], [], 1, 0, 1, 0)
+
+    begun = Repeats(Cursor("x", block=20, time=TIME, count=1), {"9": Passage(10, 1, repeating=True)})
+    begun.judge("9", run(11))
+    assert begun.restarts == 0
+    begun.judge("9", run(5))
+    assert begun.restarts == 1
