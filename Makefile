@@ -35,7 +35,7 @@ test-page: .venv/dev-stamp
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --startable-in-context-manager=run,serve,_follow,stop_on_signals,broadcast \
+	$(BIN)/flake8-async --startable-in-context-manager=run,serve,_follow,stop_on_signals,broadcast,listen \
 		$$(find hyperwatch tests benchmarks -name "*.py")
 	$(BIN)/mypy
 	$(BIN)/lint-imports

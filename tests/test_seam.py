@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hyperwatch.feed.streams import Source
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Orders
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Tree
+from hyperwatch.log.files import Tree, head_of
 from hyperwatch.log.past import Past
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
@@ -87,6 +88,7 @@ async def served_from(log: Tree, ring: Ring, start: Cursor, last: Event) -> list
         nursery.start_soon(connection._serve_behind)
         await until(lambda: subscription.live or last in socket.heard)
         nursery.cancel_scope.cancel()
+    connection._close_reader(subscription)
     return socket.heard
 
 
@@ -127,3 +129,29 @@ async def test_who_has_read_what_the_head_has_not_gets_nothing_twice(tmp_path: P
     reader.close()
 
     assert await served_from(log, ring, Cursor(ring.end.directory), (1039, 1)) == events_of(range(1000, 1040))
+
+
+@pytest.mark.parametrize("again", [1010, 1007])
+async def test_a_seam_at_an_hours_start_is_reached_from_the_hour_before(tmp_path: Path, again: int) -> None:
+    old, new = hour_file(tmp_path, "20260505/9"), hour_file(tmp_path, "20260505/10")
+    first = blocks(Layout.STREAMING, range(1000, 1010)) + blocks(Layout.STREAMING, range(1003, 1004))
+    append(old, first + blocks(Layout.STREAMING, range(1004, again)))
+    os.utime(old, (1, 1))  # so long ago that the head has let go of it
+    append(new, b"")
+    log = tree(tmp_path)
+    ring = Ring(attrs.evolve(at_head(log), block=1009, time=time_of(1009), count=2), 10**9)
+    reader = Reader(log, ring.end)
+    for number in range(again, 1015):
+        append(new, blocks(Layout.STREAMING, range(number, number + 1)))
+        batch = reader.next(None, lambda: None)
+        assert batch is not None
+        ring.append(batch)
+    reader.close()
+    assert [place.file for place in ring.start.places] == ["20260505/10"]
+
+    assert await served_from(log, ring, Cursor(ring.end.directory), (1014, 0)) == events_of(range(1000, 1015))
+    source = log.open("20260505/9")
+    head = head_of(source)
+    source.close()
+    within = Cursor(ring.end.directory, (FilePlace("20260505/9", len(first), head=head),), 1004, time_of(1004))
+    assert await served_from(log, ring, within, (1014, 0)) == events_of(range(1004, 1015))

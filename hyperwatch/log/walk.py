@@ -216,7 +216,8 @@ class Walk:
         self._missed += [name for name in self._listed if name not in names]
         names = [name for name in names if name not in self._odd]
         self._listed = names
-        name = next((name for name in names if self._limit(name, until) != 0), None)
+        ends = {place.file for place in until.places} if until is not None else set()
+        name = next((name for name in names if self._limit(name, until) != 0 or name in ends), None)
         if name is not None:
             return name
         if until is None:
