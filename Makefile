@@ -3,15 +3,18 @@
 # make test-slow     the long ones too
 # make test-page     the page, in a browser: pictures are kept in build/page
 # make lint          ruff, flake8-async, mypy, import-linter
+# make bench         how fast it is, beside baselines (make bench BENCH="--quick --only live")
 # make docs          makes the references of commands, configuration and metrics from the program
+# make site          builds the documentation as a site, warnings are errors; it is then in site/
 # make constraints   pins every dependency anew
 
 PYTHON ?= python3.11
 SECONDS ?=
+BENCH ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-page lint docs constraints clean
+.PHONY: demo test test-slow test-page bench lint docs site constraints clean
 
 demo: .venv/run-stamp
 	$(BIN)/hyperwatch demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -22,6 +25,9 @@ test: .venv/dev-stamp
 test-slow: .venv/dev-stamp
 	$(BIN)/python -m pytest
 
+bench: .venv/dev-stamp
+	$(BIN)/python -m benchmarks $(BENCH)
+
 test-page: .venv/dev-stamp
 	mkdir -p build/page
 	HYPERWATCH_ARTIFACTS=build/page $(BIN)/python -m pytest tests/test_page.py
@@ -30,7 +36,7 @@ lint: .venv/dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/flake8-async --startable-in-context-manager=run,serve,_follow,stop_on_signals,broadcast \
-		$$(find hyperwatch tests -name "*.py")
+		$$(find hyperwatch tests benchmarks -name "*.py")
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -47,6 +53,10 @@ lint: .venv/dev-stamp
 	$(PIP) --require-hashes -r constraints-dev.txt
 	touch $@
 
+.venv/docs-stamp: constraints-docs.txt .venv/run-stamp
+	$(PIP) --require-hashes -r constraints-docs.txt
+	touch $@
+
 COMPILE = uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
@@ -55,9 +65,14 @@ docs: .venv/dev-stamp
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_metrics.py
 
+# Not --quiet: what it hides, --strict does not count.
+site: .venv/docs-stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 constraints:
 	$(COMPILE) --group build --output-file constraints.txt
 	$(COMPILE) --group dev --output-file constraints-dev.txt
+	$(COMPILE) --group docs --constraints constraints-dev.txt --output-file constraints-docs.txt
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

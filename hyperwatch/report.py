@@ -21,7 +21,7 @@ async def report(feed: Feed, vitals: Vitals) -> None:
         last, known = known, {pipeline: _counts(pipeline) for pipeline in feed.pipelines}
         for pipeline, before in last.items():
             counts = {name: count - before[name] for name, count in known[pipeline].items()}
-            _say(pipeline, vitals.signs.get(pipeline.log.stream.name), counts, len(feed.server.connections))
+            _say(pipeline, counts, vitals.signs.get(pipeline.log.stream.name), len(feed.server.connections))
         await trio.sleep(REPORT_S)
 
 
@@ -31,8 +31,8 @@ def _counts(pipeline: Pipeline) -> dict[str, int]:
     return counts | ({"trades": pairing.trades, "one_sided": pairing.one_sided} if pairing else {})
 
 
-def _say(pipeline: Pipeline, sign: Sign | None, counts: dict[str, int], clients: int) -> None:
-    moment, stream = sign.now if sign is not None else None, pipeline.log.stream
+def _say(pipeline: Pipeline, counts: dict[str, int], sign: Sign | None, clients: int) -> None:
+    stream, moment = pipeline.log.stream, sign.now if sign is not None else None
     lag_bytes, lag_s = (moment.lag_bytes, moment.lag_s) if moment is not None else (0, 0.0)
     trades = "; {trades} trades, {one_sided} fills without another side" if pipeline.pairing else ""
     logger.bind(stream=stream.name, lag_bytes=lag_bytes, lag_s=lag_s, clients=clients, **counts).info(

@@ -19,7 +19,7 @@ from hyperwatch.feed.requests import parse
 from hyperwatch.node.statuses import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_command_reference_is_what_the_program_says_of_itself() -> None:
@@ -57,8 +57,9 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    index = (ROOT / "docs" / "index.md").read_text()
-    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"]({path.name})" not in index] == ["index.md"]
+    docs = ROOT / "docs"
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert {page for page in pages if f"]({page})" not in (docs / "index.md").read_text()} == {"index.md"}
 
 
 def command_lines() -> list[str]:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import platformdirs
 
 from hyperwatch.cli import checks
 from hyperwatch.cli.checks import Finding, Level
 from hyperwatch.cli.events import Ear, file_system, limits
 from hyperwatch.cli.growth import Growth, observe, times
-from hyperwatch.cli.options import DATA_DIR, option
+from hyperwatch.cli.options import DATA_DIR, default_state_dir, option
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.node.streams import STREAMS
@@ -23,7 +22,7 @@ __all__ = ["command"]
 
 @click.command("doctor")
 @option("--data-dir", type=click.Path(path_type=Path), default=DATA_DIR, help="Where the node writes its data.")
-@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), default=platformdirs.user_state_path("hyperwatch"),
+@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), default=default_state_dir,
         show_default="the user's state directory", help="As `hyperwatch run` is told.")  # fmt: skip
 @option("--retention", metavar="HOURS", type=click.FloatRange(0), default=24.0,
         help="How far back clients may want to resume.")  # fmt: skip

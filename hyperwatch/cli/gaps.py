@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 import msgspec
-import platformdirs
 
-from hyperwatch.cli.options import F, option
+from hyperwatch.cli.options import F, default_state_dir, option
 from hyperwatch.errors import UsageError
 from hyperwatch.log import state
 from hyperwatch.log.journal import Journal
@@ -21,8 +20,7 @@ __all__ = ["gaps", "quarantine"]
 def state_dir(command: F) -> F:
     """--state-dir, which must exist."""
     kind = click.Path(path_type=Path, file_okay=False)
-    given = platformdirs.user_state_path("hyperwatch")
-    return option("--state-dir", type=kind, default=given, show_default="the user's state directory",
+    return option("--state-dir", type=kind, default=default_state_dir, show_default="the user's state directory",
                   help="As `hyperwatch run` was told.")(command)  # fmt: skip
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+import platformdirs
 
+from hyperwatch.errors import UsageError
 from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DATA_DIR", "DETAILS", "LAYOUT", "detail_options", "log_options", "option"]
+__all__ = ["DATA_DIR", "DETAILS", "LAYOUT", "default_state_dir", "detail_options", "log_options", "option"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -35,6 +37,19 @@ class _Phrase(click.types.StringParamType):
     """Text that may have blanks in it: several of them stand in the environment with commas between."""
 
     envvar_list_splitter = ","
+
+
+def default_state_dir() -> Path:
+    """The user's.
+
+    Raises:
+        UsageError: where the user has no home, as a container's may not.
+    """
+    try:
+        return platformdirs.user_state_path("hyperwatch")
+    except RuntimeError as error:
+        what = f"--state-dir is not given, and there is no home directory to keep state in ({error})"
+        raise UsageError(what, "name a directory with --state-dir") from error
 
 
 def option(*names: str, **settings: object) -> Callable[[F], F]:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import platformdirs
 import trio
 
 from hyperwatch import memory, service
-from hyperwatch.cli.options import DATA_DIR, LAYOUT, log_options, option
+from hyperwatch.cli.options import DATA_DIR, LAYOUT, default_state_dir, log_options, option
 from hyperwatch.config import (
     DEFAULT_BEHIND_S,
     DEFAULT_DEADLINE_S,
@@ -39,6 +38,10 @@ from hyperwatch.node.streams import Layout
 
 __all__ = ["command"]
 
+# Whether they can be read is the service's to say: it names the uid and the remedy.
+_DATA_DIR = click.Path(path_type=Path, readable=False)
+_STATE_DIR = click.Path(path_type=Path, file_okay=False, readable=False)
+
 
 DEFAULT_METRICS = "127.0.0.1:9464"
 
@@ -49,8 +52,8 @@ def metrics_address() -> str:
 
 
 @click.command("run")
-@option("--data-dir", type=click.Path(path_type=Path), default=DATA_DIR, help="Where the node writes its data.")
-@option("--state-dir", type=click.Path(path_type=Path, file_okay=False), default=platformdirs.user_state_path("hyperwatch"),
+@option("--data-dir", type=_DATA_DIR, default=DATA_DIR, help="Where the node writes its data.")
+@option("--state-dir", type=_STATE_DIR, default=default_state_dir,
         show_default="the user's state directory", help="Where gaps, unreadable lines and the last place are kept.")  # fmt: skip
 @option("--listen", metavar="HOST:PORT", default="127.0.0.1:8000", help="Where clients connect. Port 0: any free one.")
 @option("--metrics-listen", metavar="HOST:PORT", default=metrics_address, show_default=DEFAULT_METRICS,

@@ -1,0 +1,1 @@
+"""What hyperwatch is compared with: the least that any server would have to do, and what it replaces."""

@@ -1,0 +1,178 @@
+"""The hot path costs no more than it did: what it does for an event is counted, never timed.
+
+The input is made up from a fixed seed, and nothing that is counted depends on the machine: Python functions and built-ins
+called, instructions of the interpreter, blocks of memory that stay as long as the result is kept. Where a change makes
+one of them larger by a fifth, or adds an object or a call to every event, its test fails and says the new figures. Put
+those here only for a reason that is worth it, and put them here too when the path gets cheaper: the guard holds only what
+it is told.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from types import FrameType
+from typing import Any, cast
+
+import attrs
+import pytest
+
+from hyperwatch.feed.details import Details
+from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.views import Orders
+from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
+from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.repeats import Repeats
+from hyperwatch.node.streams import ORDERS, Layout, Stream
+from hyperwatch.simulate.market import Market
+from support import lines_of
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the figures are those of Python 3.11; others count differently"
+)
+
+SHARE = 1.2
+EACH = 0.5  # of an object or a call: more than that is one for every event, however many there are already
+NONE = 0.05  # beside nothing, a fifth is nothing
+BLOCKS = [(number, block.orders) for number in range(10) for block in [Market(number, 200).next_block()]]
+EVENTS = sum(len(events) for _, events in BLOCKS)
+
+
+@attrs.frozen
+class Cost:
+    """Of one event."""
+
+    calls: float
+    instructions: float
+    blocks: float
+
+
+STORED = {
+    "decode plain": Cost(calls=3.16, instructions=35.59, blocks=9.08),
+    "decode by-block": Cost(calls=1.09, instructions=10.47, blocks=9.05),
+    "decode streaming": Cost(calls=1.76, instructions=39.61, blocks=9.09),
+    "assemble": Cost(calls=0.21, instructions=3.82, blocks=0.03),
+    "messages of everything": Cost(calls=0.1, instructions=1.35, blocks=0.02),
+    "messages of one coin": Cost(calls=1.35, instructions=40.43, blocks=0.02),
+    "messages of one user": Cost(calls=0.03, instructions=0.38, blocks=0.0),
+    "messages without rejections": Cost(calls=6.14, instructions=111.21, blocks=0.02),
+    "messages of large orders": Cost(calls=10.18, instructions=191.46, blocks=0.02),
+}
+
+
+def span(layout: Layout) -> Span:
+    data = lines_of(layout, BLOCKS)
+    return Span("20260505/17", "head", 0, data, (FilePlace("20260505/17", 0, 0, "head"),), 0, 0, False, False, 0)
+
+
+def decoded(layout: Layout, stream: Stream = ORDERS) -> Callable[[], Decoded]:
+    whole = span(layout)
+    return lambda: decode(stream, layout, whole, (0, len(whole.data)), lambda: None)
+
+
+def assembled(layout: Layout = Layout.STREAMING) -> Callable[[], Batch]:
+    chunk, whole = decoded(layout)(), span(layout)
+    start = Cursor(ORDERS.directory(layout), whole.places)
+    return lambda: assemble(ORDERS.name, start.directory, whole, [chunk], Repeats(start))
+
+
+def messages(wanted: OrderFilter) -> Callable[[], object]:
+    view = Orders(wanted)
+
+    def work() -> object:
+        return [view.messages(entry) for entry in assembled_now.entries]
+
+    assembled_now = assembled()()
+    return work
+
+
+PATHS: dict[str, Callable[[], Callable[[], object]]] = {
+    "decode plain": lambda: decoded(Layout.PLAIN),
+    "decode by-block": lambda: decoded(Layout.BY_BLOCK),
+    "decode streaming": lambda: decoded(Layout.STREAMING),
+    "assemble": assembled,
+    "messages of everything": lambda: messages(OrderFilter()),
+    "messages of one coin": lambda: messages(OrderFilter.of(coins=["BTC"])),
+    "messages of one user": lambda: messages(OrderFilter.of(users=["0x" + "ab" * 20])),
+    "messages without rejections": lambda: messages(OrderFilter.of(not_statuses=["rejected"])),
+    "messages of large orders": lambda: messages(OrderFilter.of(details=Details(min_notional=Decimal(100_000)))),
+}
+
+
+@contextmanager
+def counted(opcodes: bool) -> Iterator[list[int]]:
+    """Counts calls, or instructions, of what runs inside."""
+    count = [0]
+
+    def profile(_frame: FrameType, event: str, _argument: object) -> None:
+        count[0] += event in {"call", "c_call"}
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:  # noqa: ANN401  itself
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count[0] += event == "opcode"
+        return trace
+
+    before = sys.gettrace(), sys.getprofile()
+    try:
+        sys.settrace(trace if opcodes else None)
+        sys.setprofile(None if opcodes else profile)
+        yield count
+    finally:
+        sys.setprofile(before[1])
+        sys.settrace(before[0])
+
+
+def cost_of(work: Callable[[], object]) -> Cost:
+    work()  # what is made once and kept is none of an event's
+    with counted(opcodes=False) as calls:
+        work()
+    with counted(opcodes=True) as instructions:
+        work()
+    gc.collect()
+    gc.disable()
+    before = sys.getallocatedblocks()
+    kept = work()
+    blocks = sys.getallocatedblocks() - before
+    gc.enable()
+    del kept
+    return Cost(round(calls[0] / EVENTS, 2), round(instructions[0] / EVENTS, 2), round(blocks / EVENTS, 2))
+
+
+def too_much(now: Cost, then: Cost) -> list[str]:
+    """What has grown."""
+    each = {"calls": EACH, "instructions": math.inf, "blocks": EACH}
+    return [
+        name
+        for name, before in attrs.asdict(then).items()
+        if getattr(now, name) > min(SHARE * before + NONE, before + each[name])
+    ]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_an_event_costs_no_more_than_it_did(name: str) -> None:
+    cost = cost_of(PATHS[name]())
+    assert too_much(cost, STORED[name]) == [], f'"{name}": {cost}'
+
+
+@pytest.mark.parametrize("layout", [Layout.BY_BLOCK, Layout.STREAMING])
+def test_an_object_more_for_every_event_is_found(layout: Layout) -> None:
+    class KeysAndAnother:
+        @staticmethod
+        def decode(event: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
+            return ORDERS.keys.decode(event), object()
+
+    now = cost_of(decoded(layout, attrs.evolve(ORDERS, keys=cast("Any", KeysAndAnother))))
+
+    assert "blocks" in too_much(now, STORED[f"decode {layout.label}"])
+
+
+def test_a_fifth_more_is_found() -> None:
+    then = Cost(calls=1, instructions=100, blocks=1)
+
+    assert too_much(attrs.evolve(then, instructions=119), then) == []
+    assert too_much(attrs.evolve(then, instructions=121), then) == ["instructions"]
+    assert too_much(attrs.evolve(then, calls=11), attrs.evolve(then, calls=10)) == ["calls"]
