@@ -179,7 +179,7 @@ def _stream(sign: Sign) -> StreamStatus:
         deadlines=counters.deadlines,
         node_restarts=counters.restarts,
         gaps=dict(counters.gaps),
-        classes=dict(counters.classes()),
+        classes=dict(+counters.classes()),
         statuses=dict(counters.statuses.most_common()),
         other_statuses=counters.other_statuses,
         coins=_coins(sign.pipeline.ring),

@@ -338,6 +338,12 @@ async def test_the_last_minutes_are_kept_and_no_more(watched: Watched) -> None:
     assert len(watched.vitals.signs[STREAM].moments) == 300
 
 
+def settled(status: dict[str, Any]) -> bool:
+    """It was made after block 8 had been delivered, and a moment later."""
+    (stream,), (client,) = status["streams"], status["clients"]
+    return bool(status["gaps"] and stream["block"] == 8 and stream["nodeIdleSeconds"] and not client["behind"])
+
+
 @pytest.mark.usefixtures("quick")
 async def test_the_status_says_how_it_is(path: Path) -> None:
     with trio.fail_after(20):
@@ -348,9 +354,7 @@ async def test_the_status_says_how_it_is(path: Path) -> None:
             await client.collect(1)
             await client.hear("gap")
             await becomes(port, 200, "ready")
-            status = await document_where(
-                port, "/status", lambda found: bool(found["gaps"]) and bool(found["streams"][0]["nodeIdleSeconds"])
-            )
+            status = await document_where(port, "/status", settled)
 
     (stream,) = status["streams"]
     assert status["protocol"] == 1

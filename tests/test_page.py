@@ -17,6 +17,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 from test_metrics import free_port
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ T = TypeVar("T")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ARTIFACTS = os.environ.get("HYPERWATCH_ARTIFACTS")
 """Where pictures are kept; nowhere else."""
+
+STROKES = "return document.querySelector('#rate path').getAttribute('d').split('L').length"
 
 pytestmark = [
     pytest.mark.slow,
@@ -148,11 +151,9 @@ def test_the_page_shows_moving_numbers_and_survives_a_restart_of_the_service(
             assert "127.0.0.1" in seen(browser, "#clients table", str)
             received = seen(browser, "#feed", number)
             seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
+            WebDriverWait(browser, 30).until(lambda browser: browser.execute_script(STROKES) > 1)
             time.sleep(float(os.environ.get("HYPERWATCH_POSE_S", "0")))  # for a picture with more in it
             picture(browser, "page.png")
-            assert (
-                browser.execute_script("return document.querySelector('#rate path').getAttribute('d')").count("L") > 1
-            )
             assert complaints(browser) == []
         assert "The connection was lost" in seen(browser, "#banner", str)
         picture(browser, "page-lost.png")
@@ -183,10 +184,10 @@ def test_the_filter_is_used_by_the_keyboard_and_answered_by_the_feed(tmp_path: P
         assert not any("Rejected" in status for *_, status in rows)
         words.clear()
         words.send_keys("xyz:*:*", Keys.ENTER)
-        assert "is no coin" in seen(browser, "#notes", str)
+        seen(browser, "#notes", lambda said: "is no coin" in said)
         words.clear()
         words.send_keys("btc", Keys.ENTER)
-        assert "did you mean 'BTC'" in seen(browser, "#notes", str)
+        seen(browser, "#notes", lambda said: "did you mean 'BTC'" in said)
         words.clear()
         words.send_keys("ETH", Keys.ENTER)
         seen(browser, "#orders tbody", lambda said: "ETH" in said and "BTC" not in said)
