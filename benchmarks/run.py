@@ -83,6 +83,7 @@ class Run:
         arguments: list[str | Path] = ["run", "--data-dir", data, "--state-dir", data / "state"]
         # The past at full speed: what it can do is measured, not what it is allowed.
         arguments += ["--listen", "127.0.0.1:0", "--past-rate", "0", "--client-past-rate", "0"]
+        arguments += ["--metrics-listen", ""]  # several run at once
         log = data / "server.log"
         if self.profiles is None:
             with started("hyperwatch", *arguments, log=log) as server:
