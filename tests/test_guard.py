@@ -162,10 +162,10 @@ def test_an_event_costs_no_more_than_it_did(name: str) -> None:
 def test_an_object_more_for_every_event_is_found(layout: Layout) -> None:
     class KeysAndAnother:
         @staticmethod
-        def decode(event: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
-            return ORDERS.keys.decode(event), object()
+        def decode(events: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
+            return [(keys, object()) for keys in ORDERS.many.decode(events)]
 
-    now = cost_of(decoded(layout, attrs.evolve(ORDERS, keys=cast("Any", KeysAndAnother))))
+    now = cost_of(decoded(layout, attrs.evolve(ORDERS, many=cast("Any", KeysAndAnother))))
 
     assert "blocks" in too_much(now, STORED[f"decode {layout.label}"])
 
