@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import attrs
 from loguru import logger
@@ -13,6 +12,7 @@ from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.trades import Pairing
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree
 from hyperwatch.log.head import Changes, Gate, Head
@@ -48,7 +48,7 @@ class Pipeline:
         workers: int,
         deadline_s: float,
         changes: Changes | None,
-        pause: Callable[[], None],
+        courtesy: Courtesy,
         gate: Gate | None = None,
         records: Records,
         throttle: Throttle,
@@ -65,13 +65,13 @@ class Pipeline:
             changes=changes,
             workers=workers,
             deadline_s=deadline_s,
-            pause=pause,
+            pause=courtesy.pause,
             gate=gate,
             complete=pairing.complete if pairing else _as_it_is,
             found=records.found,
             counters=records.counters[log.stream.name],
         )
-        return cls(log, ring, hub, Past(log, ring, records.note, throttle), head, pairing)
+        return cls(log, ring, hub, Past(log, ring, records.note, throttle, courtesy), head, pairing)
 
     @property
     def source(self) -> Source:

@@ -151,6 +151,46 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
     assert decoder.lines == 3
 
 
+DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]
+CHILDREN = line(7, [event(9, children=[{"coin": "A"}, {"coin": "B"}])])[:-1]
+ODD_LINES = st.sampled_from([
+    b"", b"{}", b'""', b"null", b",", DOCUMENTS[0] + DOCUMENTS[1], DOCUMENTS[0] + b"," + DOCUMENTS[1],
+    DOCUMENTS[0] + b',"",' + DOCUMENTS[1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
+    CHILDREN.replace(b"},{", b"}\n{"),
+])  # fmt: skip
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """A line that holds a newline in its middle, or lacks a part."""
+    whole = draw(st.sampled_from(DOCUMENTS))
+    cut = draw(st.integers(0, len(whole)))
+    return whole[:cut] + draw(st.sampled_from([b"\n", b"", b'"', b"\n,"])) + whole[cut + draw(st.integers(0, 9)) :]
+
+
+@given(lines=st.lists(st.sampled_from([*DOCUMENTS, CHILDREN]) | broken() | ODD_LINES, min_size=1, max_size=6))
+def test_lines_together_are_what_each_of_them_is_alone(lines: list[bytes]) -> None:
+    piece = b"".join(each + b"\n" for each in lines)
+    together, alone = (Decoder(ORDERS, Layout.STREAMING, 0) for _ in range(2))
+    together.feed(piece)
+    for each in piece.split(b"\n")[:-1]:
+        alone.feed(each + b"\n")
+
+    assert places(together) == places(alone)
+    assert [(each.offset, each.length_bytes) for each in together.damage] == [
+        (each.offset, each.length_bytes) for each in alone.damage
+    ]
+    assert together.lines == alone.lines
+
+
+def places(decoder: Decoder) -> list[tuple[int | None, bytes, object]]:
+    return [
+        (run.block, bytes(event), keys)
+        for run in decoder.runs
+        for event, keys in zip(run.events, run.keys, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("cut", [1, 30, 200, 400])
 def test_a_whole_line_behind_a_torn_one_is_delivered(layout: Layout, cut: int) -> None:

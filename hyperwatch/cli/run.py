@@ -139,5 +139,6 @@ def command(
         info_url=info_url,
     )
     memory.keep_flat()
+    memory.seldom_collect()
     raise_open_files()
     trio.run(service.run, config)

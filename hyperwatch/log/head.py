@@ -1,8 +1,8 @@
 """The head of the log: tail -> batcher -> workers -> ring, each batch handed on in the order of the files.
 
-    tail      takes whole lines from the files                  | at most 8 MiB in its hand
-      spans   a channel of 1                                    | 8 MiB
-    batcher   cuts spans into batches of at most 100,000 lines  | 8 MiB
+    tail      takes whole lines from the files                  | 2 MiB a worker in its hand, at most 8 MiB, or a line
+      spans   a channel of 1                                    | as much
+    batcher   cuts spans into batches of at most 100,000 lines  | as much
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
@@ -38,6 +38,7 @@ from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
 __all__ = ["Changes", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
+_READ_BYTES = 2 * 1024 * 1024  # at once, for each worker: more fills caches and memory, less costs hand-overs
 _ATTEMPTS = 2
 _HARD_S = 10.0  # what a cancelled worker may take to its next look at that: a piece takes a millisecond
 _FORMAT_LINES = 1000
@@ -135,6 +136,7 @@ class Head:
         self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
         self._deadline_s = deadline_s
         self._pause = pause
+        self._read_bytes = min(BATCH_BYTES, workers * _READ_BYTES)
         self._gate = gate
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
@@ -184,7 +186,7 @@ class Head:
     async def _read(self, walk: Walk, spans: trio.MemorySendChannel[Span]) -> None:
         while True:
             try:
-                span = await trio.to_thread.run_sync(walk.take, BATCH_BYTES)
+                span = await trio.to_thread.run_sync(walk.take, self._read_bytes)
             except (OSError, DataError) as error:
                 if self._changes is None:
                     raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import attrs
 import msgspec
@@ -113,11 +113,13 @@ class _Group(NamedTuple):
 
 
 _OPENING = b'{"local_time":'
+_T = TypeVar("_T")
 _ODD = "not one document a line"
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_ENVELOPE: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
+_ENVELOPES = msgspec.json.Decoder(list[_Envelope | Literal[""]])
+_NEWLINE = b',"",'
 
 
 class Decoder:
@@ -137,7 +139,7 @@ class Decoder:
 
     def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
         self._keys_of = stream.many.decode
-        self._keys_of_lines = stream.keys.decode_lines
+        self._keys_of_lines = stream.lines
         self._layout = layout
         self._opening = stream.opening if layout is Layout.PLAIN else _OPENING
         self._offset = offset
@@ -205,14 +207,9 @@ class Decoder:
         """
         if not piece.isascii():
             piece.decode()  # the parser skips over strings without a look; a text frame may not
-        # The parser takes two documents on a line, one on two lines, and blank lines: a node writes none of these.
-        # Looking for "}{" costs as much as parsing; that every line opens as a node's does is cheap to see.
-        lines = _openings(piece, self._opening) if several else 1
         if self._layout is Layout.PLAIN:
-            return self._plain_groups(piece, lines)
-        envelopes = _ENVELOPE.decode_lines(piece)
-        if len(envelopes) != lines:
-            raise ValueError(_ODD)
+            return self._plain_groups(piece)
+        envelopes = _documents(_ENVELOPES, piece)
         if not several or (self._layout is Layout.STREAMING and _one_block(envelopes)):
             return [self._group(envelopes, len(piece))]
         lengths = [len(line) + 1 for line in piece.split(b"\n")[:-1]]
@@ -245,10 +242,8 @@ class Decoder:
             len(envelopes),
         )
 
-    def _plain_groups(self, piece: bytes, count: int) -> list[_Group]:
-        keys = self._keys_of_lines(piece)
-        if len(keys) != count:
-            raise ValueError(_ODD)
+    def _plain_groups(self, piece: bytes) -> list[_Group]:
+        keys = _documents(self._keys_of_lines, piece)
         lines = piece.split(b"\n")[:-1]
         groups = []
         start = 0
@@ -299,10 +294,20 @@ _BLOCK = operator.attrgetter("block_number", "block_time")
 _WHEN = operator.attrgetter("when")
 
 
-def _openings(piece: bytes, opening: bytes) -> int:
-    """How many lines there are; -1 where one does not open as a node's do."""
-    lines = piece.count(b"\n")  # looking for an empty line costs three times as much
-    return lines if piece.startswith(opening) and piece.count(b"\n" + opening) == lines - 1 else -1
+def _documents(decoder: msgspec.json.Decoder[list[_T | Literal[""]]], piece: bytes) -> list[_T]:
+    """One document of each line; raises ValueError where a line holds none, or more than one, or a part of one.
+
+    What reads documents one after the other takes two on a line, one on two lines, and blank lines. So they are read as
+    one array, in which `,"",` stands for each newline: between documents it is an element, nearly everywhere else it is
+    an error, inside a string too, and where it is none (between the elements of another array) it is missed here.
+    """
+    array = b"[%b]" % piece[:-1].replace(b"\n", _NEWLINE)
+    lines = (len(array) - len(piece) - 1) // (len(_NEWLINE) - 1) + 1
+    elements = decoder.decode(array)
+    newlines = lines - 1
+    if len(elements) != lines + newlines or not elements[1::2].count("") == elements.count("") == newlines:
+        raise ValueError(_ODD)
+    return cast("list[_T]", elements[::2])
 
 
 def _one_block(envelopes: list[_Envelope]) -> bool:

@@ -10,6 +10,7 @@ import enum
 import re
 from contextlib import suppress
 from datetime import date, timedelta
+from typing import Literal
 
 import attrs
 import msgspec
@@ -63,6 +64,8 @@ class Stream:
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
     many: msgspec.json.Decoder[list[Keys]]
     """The same for an array of events, at half the cost of one after the other."""
+    lines: msgspec.json.Decoder[list[Keys | Literal[""]]]
+    """The same for an array in which "" stands for a newline."""
     opening: bytes
     """How an event begins: by that a whole one is found behind one that was cut."""
     noun: str
@@ -79,6 +82,7 @@ ORDERS = Stream(
     name="node_order_statuses",
     keys=msgspec.json.Decoder(OrderKeys),
     many=msgspec.json.Decoder(list[OrderKeys]),
+    lines=msgspec.json.Decoder(list[OrderKeys | Literal[""]]),
     opening=b'{"time":',
     noun="order",
     flag="--write-order-statuses",
@@ -87,6 +91,7 @@ FILLS = Stream(
     name="node_fills",
     keys=msgspec.json.Decoder(FillKeys),
     many=msgspec.json.Decoder(list[FillKeys]),
+    lines=msgspec.json.Decoder(list[FillKeys | Literal[""]]),
     opening=b'["0x',
     noun="fill",
     flag="--write-fills",
@@ -95,6 +100,7 @@ DIFFS = Stream(
     name="node_raw_book_diffs",
     keys=msgspec.json.Decoder(DiffKeys),
     many=msgspec.json.Decoder(list[DiffKeys]),
+    lines=msgspec.json.Decoder(list[DiffKeys | Literal[""]]),
     opening=b'{"user":',
     noun="book diff",
     flag="--write-raw-book-diffs",
