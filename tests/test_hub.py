@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import USER, append, event, hour_file, line, until
+from support import USER, append, event, hour_file, line, messages_in, until
 
 
 @attrs.define(eq=False)
@@ -39,12 +40,16 @@ class FakeSocket:
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:
+        assert size == sum(map(len, parts))
         if not self.room:
             return False
         self.room -= 1
-        self.heard.append(json.loads(head + tail))
+        self.heard += map(json.loads, messages_in(b"".join(parts)))
         return True
+
+    def when_rest_waits(self, call: Callable[[], None]) -> None:
+        """It takes all or nothing."""
 
     def wake(self) -> None:
         """As an outlet: nobody sleeps here."""

@@ -73,6 +73,9 @@ class Connection:
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
         self._share = self._guard.limits.client_past()
+        self.offer = socket.offer
+        """How the hub pushes: without waiting, and without a way through here."""
+        socket.when_rest_waits(self.wake)
 
     @property
     def peer(self) -> str:
@@ -106,13 +109,6 @@ class Connection:
         return await self._socket.close(code, reason)
 
     # What the hub and subscriptions see of a connection.
-
-    def offer(self, head: bytes, tail: bytes, *, binary: bool) -> bool:
-        """Sends without waiting; False where nothing was taken."""
-        taken = self._socket.offer(head, tail, binary=binary)
-        if self._socket.unfinished:
-            self.wake()
-        return taken
 
     def wake(self) -> None:
         """A subscription is behind, or part of a message is left."""

@@ -61,7 +61,9 @@ def routed(
     return [number for number in chosen if number in among]
 
 
-def _places(found: Mapping[str, Sequence[int]], wanted: frozenset[str], openings: tuple[str, ...] = ()) -> Sequence[int]:
+def _places(
+    found: Mapping[str, Sequence[int]], wanted: frozenset[str], openings: tuple[str, ...] = ()
+) -> Sequence[int]:
     """Where any of some words stands, or any word that begins with an opening, in ascending order."""
     if openings:
         hits = [each for word, each in found.items() if word in wanted or word.startswith(openings)]
