@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
 
 from hyperwatch.feed.interest import Index, Interest
-from hyperwatch.feed.packing import Encoding, Message, packed
+from hyperwatch.feed.packing import Encoding, packed
 from hyperwatch.feed.subscription import Framed, Outlet, Subscription
 from hyperwatch.feed.views import View, standing
 from hyperwatch.log.batch import Batch, Entry
@@ -32,6 +32,9 @@ _TELL_US = 1
 _BYTES_PER_US = 4096  # of messages, as they are made and as they are pushed
 _EVENTS_PER_US = 4  # as they are looked up by coin and user
 _TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
+_TOGETHER_BYTES = 64 * 1024  # entries that go to a client in one write, where so many are there already
+_TOGETHER = 64
+_PARTS = 1024  # of a write: IOV_MAX
 
 
 @attrs.define(eq=False)
@@ -42,6 +45,20 @@ class _Group:
     interest: Interest | None
     members: dict[Subscription, None] = attrs.Factory(dict)
     """A dict, not a set: clients in the order they came."""
+
+
+_Numbered = tuple[int, Entry]
+
+
+@attrs.frozen(eq=False)
+class _Pushed:
+    """What a view has to say of an entry."""
+
+    serial: int
+    entry: Entry
+    framed: list[Framed]
+    size: int
+    """Of the messages, bytes."""
 
 
 class Hub:
@@ -93,55 +110,75 @@ class Hub:
         Returns:
             How many of the clients at the head any of it was for.
         """
-        serial = self.ring.end_serial - len(batch.entries)
         reached: dict[_Group, None] = {}
         self._published.set()
         self._published = trio.Event()
-        for entry in batch.entries:
+        for entries in _together(batch.entries, self.ring.end_serial - len(batch.entries)):
             self._within = True
-            for group in self._asked(entry):
-                messages = group.view.messages(entry)
-                self._work_us += _ASK_US + (len(entry.run.events) if group.interest is None else 0)
-                if messages:
+            for group, concerned in self._asked(entries).items():
+                if pushed := self._pushed(group, concerned):
                     reached[group] = None
-                    await self._push(group, messages, entry, serial)
+                    await self._push(group, pushed)
                 await self._breathe()
-            serial += 1
-            self.last, self._serial, self._within = entry, serial, False
+            serial, self.last = entries[-1]
+            self._serial, self._within = serial + 1, False
             if self._awaited:
                 await self._breathe(at_us=0)
         return len({subscription.outlet for group in reached for subscription in group.members})
 
-    def _asked(self, entry: Entry) -> Sequence[_Group]:
-        if entry.gaps:
-            return list(self._groups.values())
-        self._work_us += len(entry.run.events) // _EVENTS_PER_US
-        return self._index.asked(entry)
+    def _asked(self, entries: Sequence[_Numbered]) -> dict[_Group, list[_Numbered]]:
+        """Whom any of them may concern, and which do."""
+        asked: defaultdict[_Group, list[_Numbered]] = defaultdict(list)
+        for numbered in entries:
+            _, entry = numbered
+            self._work_us += len(entry.run.events) // _EVENTS_PER_US
+            for group in self._groups.values() if entry.gaps else self._index.asked(entry):
+                asked[group].append(numbered)
+        return asked
 
-    async def _push(self, group: _Group, messages: Sequence[Message], entry: Entry, serial: int) -> None:
-        framed = [Framed(message) for message in messages]
-        making_us = sum(len(message.tail) for message in messages) // _BYTES_PER_US
-        each_us = _PUSH_US * len(messages) + making_us
-        self._work_us += making_us
+    def _pushed(self, group: _Group, entries: Sequence[_Numbered]) -> list[_Pushed]:
+        pushed = []
+        for serial, entry in entries:
+            messages = group.view.messages(entry)
+            size = sum(len(message.tail) for message in messages)
+            self._work_us += _ASK_US + size // _BYTES_PER_US + (len(entry.run.events) if group.interest is None else 0)
+            if messages:
+                pushed.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
+        return pushed
+
+    async def _push(self, group: _Group, pushed: Sequence[_Pushed]) -> None:
+        each_us = _PUSH_US + sum(len(each.framed) * _TELL_US + each.size // _BYTES_PER_US for each in pushed)
         members = list(group.members)
         step = max(1, _AT_ONCE_US // each_us)
         for at in range(0, len(members), step):
             some = members[at : at + step]
             for subscription in some:
-                # Others ran since the list was made: some may have left, and even be back, ahead of this.
-                if subscription.live and serial >= subscription.serial:
-                    self._push_to(subscription, framed, entry, serial)
+                if subscription.live:  # others ran since the list was made: it may have left
+                    self._push_to(subscription, pushed)
             self._work_us += each_us * len(some)
             await self._breathe()
 
-    def _push_to(self, subscription: Subscription, framed: Sequence[Framed], entry: Entry, serial: int) -> None:
-        for sent, message in enumerate(framed):
-            parts, size = message.next(subscription)
-            if not subscription.push(parts, size):
-                self.leave(subscription)
-                subscription.fall_behind(entry, serial, sent)
-                return
-            subscription.seq += 1
+    def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
+        seq, size, first = subscription.seq, 0, None
+        parts: list[bytes] = []
+        for each in pushed:
+            if each.serial < subscription.serial:
+                continue  # its connection sent this one before it came here
+            first = first or each
+            for framed in each.framed:
+                seq += 1
+                more, length = framed.next(subscription.name, seq)
+                parts += more
+                size += length
+        if first is None:
+            return
+        if len(parts) > _PARTS:
+            parts = [b"".join(parts)]
+        if subscription.push(parts, size):
+            subscription.seq = seq
+        else:
+            self.leave(subscription)
+            subscription.fall_behind(first.entry, first.serial)
 
     async def _breathe(self, at_us: int = _AT_ONCE_US) -> None:
         """Lets others run where there has been work enough."""
@@ -187,7 +224,9 @@ class Hub:
     def _tell(self, outlet: Outlet, subscriptions: Sequence[Subscription], where: _Standing) -> None:
         # Who is ahead of the hub's last entry has been sent more by its connection.
         told = [each for each in subscriptions if each.live and each.serial <= self._serial]
-        frames = b"".join([part for each in told for part in where.framed(each.view.compress).next(each)[0]])
+        frames = b"".join(
+            [part for each in told for part in where.framed(each.view.compress).next(each.name, each.seq + 1)[0]]
+        )
         self._work_us += _PUSH_US + _TELL_US * len(told)
         if frames and outlet.offer((frames,), len(frames)):  # a socket that takes nothing now is told later
             for each in told:
@@ -219,3 +258,17 @@ class _Standing:
         if encoding not in self._framed:
             self._framed[encoding] = Framed(packed(self._message, encoding))
         return self._framed[encoding]
+
+
+def _together(entries: Sequence[Entry], serial: int) -> Iterator[list[_Numbered]]:
+    """Numbers entries, and puts small ones together: a system call for each would cost more than all else."""
+    some: list[_Numbered] = []
+    size = 0
+    for number, entry in enumerate(entries, serial):
+        if some and (size + entry.run.size_bytes > _TOGETHER_BYTES or len(some) == _TOGETHER):
+            yield some
+            some, size = [], 0
+        some.append((number, entry))
+        size += entry.run.size_bytes
+    if some:
+        yield some

@@ -52,10 +52,6 @@ class Subscription:
     """The ring's number of the entry there; -1 where the files serve it. While live: entries before it were sent by the
     connection."""
     live: bool = False
-    partial: Entry | None = None
-    """While behind: the entry at `serial`, where some of its messages were sent before the socket was full."""
-    sent: int = 0
-    """How many of them."""
     reader: Reader | None = None
     gap: Gap | None = None
     """What is missing where it begins, and has not been told yet."""
@@ -86,14 +82,12 @@ class Subscription:
         """An entry from the files as the ring would have it for this view."""
         return paired(entry, self.held)[0] if isinstance(self.view, Trades) else entry
 
-    def fall_behind(self, entry: Entry, serial: int, sent: int) -> None:
-        """The socket took no more than `sent` messages of an entry: from here the connection serves it."""
+    def fall_behind(self, entry: Entry, serial: int) -> None:
+        """The socket took nothing of an entry: from here the connection serves it."""
         self.cursor = entry.before
         self.serial = serial
         if entry.paired is not None:
             self.held = entry.paired.before
-        if sent:
-            self.partial, self.sent = entry, sent
         self.outlet.wake()
 
 
@@ -105,9 +99,9 @@ class Framed:
         self._form = _form_of(message) if message.channel else None
         self._headers: dict[int, tuple[bytes, int]] = {}  # by the length of what stands before the tail; frames' sizes
 
-    def next(self, subscription: Subscription) -> tuple[tuple[bytes, bytes, bytes], int]:
-        """(the parts of a subscription's next frame, their size)."""
-        head = b"" if self._form is None else self._form % (subscription.name, subscription.seq + 1)
+    def next(self, name: bytes, seq: int) -> tuple[tuple[bytes, bytes, bytes], int]:
+        """(the parts of a frame for a subscription of that name, their size)."""
+        head = b"" if self._form is None else self._form % (name, seq)
         known = self._headers.get(len(head))
         header, size = known or self._header(len(head))
         return (header, head, self._tail), size
