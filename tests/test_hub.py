@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import USER, append, event, hour_file, line, until
+from support import USER, append, event, hour_file, line, messages_in, until
 
 
 @attrs.define(eq=False)
@@ -39,12 +40,16 @@ class FakeSocket:
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:
+        assert size == sum(map(len, parts))
         if not self.room:
             return False
         self.room -= 1
-        self.heard.append(json.loads(head + tail))
+        self.heard += map(json.loads, messages_in(b"".join(parts)))
         return True
+
+    def when_rest_waits(self, call: Callable[[], None]) -> None:
+        """It takes all or nothing."""
 
     def wake(self) -> None:
         """As an outlet: nobody sleeps here."""
@@ -142,17 +147,17 @@ async def test_positions_never_go_back_while_some_views_have_an_entry_and_others
         assert offsets == sorted(offsets)
 
 
-async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_it_once(tmp_path: Path) -> None:
+async def test_a_subscription_that_fell_behind_gets_what_was_not_taken_once(tmp_path: Path) -> None:
     statuses = ["open", "newThing", "canceled"]  # three messages: what is not official travels alone
-    lines = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
-    log, (batch, following) = batches(tmp_path, [lines, [line(8, [event(9)])]])
-    hub = Hub(Ring(batch.before, 1))  # it has let go of the entry when the rest of it is sent
-    socket = FakeSocket(room=2)
+    first = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
+    log, made = batches(tmp_path, [first, [line(8, [event(8)]), line(9, [event(9)])], [line(10, [event(10)])]])
+    hub = Hub(Ring(made[0].before, 1))  # it has let go of the entries when they are sent
+    socket = FakeSocket(room=1)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, hub.ring.end, 0)
     connection._subscriptions["1"] = subscription
     hub.join(subscription)
-    for each in (batch, following):
+    for each in made:
         hub.ring.append(each)
         await hub.publish(each)
     assert not subscription.live
@@ -162,7 +167,7 @@ async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_
         await until(lambda: subscription.live)
         nursery.cancel_scope.cancel()
 
-    assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 9]
+    assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 8, 9, 10]
 
 
 async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_nothing(tmp_path: Path) -> None:
@@ -235,7 +240,7 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
             await released.wait()
             await super().send(head, tail, binary=binary)
 
-    socket = Slow()
+    socket = Slow(room=0)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, batch.before, 0)
     connection._subscriptions["1"] = subscription
@@ -265,7 +270,7 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
             await trio.sleep(3 * connection_module._LET_GO_S)
             await super().send(head, tail, binary=binary)
 
-    socket = Slow()
+    socket = Slow(room=0)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Orders(OrderFilter()), "1", connection, made[0].before, 0)
     connection._subscriptions["1"] = subscription

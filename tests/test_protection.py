@@ -356,7 +356,8 @@ async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)
         full = next(each for each in at.server.connections if each._socket.peer.endswith(f":{port_of(stalled.stream)}"))
-        while full.offer(b"x" * 65536, b"", binary=False):
+        said = frames.head_of(65536, binary=False) + b"x" * 65536
+        while full.offer((said,), len(said)):
             pass
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.server.close, 1001, "shutting down")

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol, cast
 import attrs
 import msgspec
 
+from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Encoding, Message, packed
 from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
@@ -62,6 +63,10 @@ class View(Protocol):
     def opening(self) -> Sequence[Message]:
         """What it hears before everything else."""
 
+    @property
+    def interest(self) -> Interest | None:
+        """What must occur for it to hear of an entry's events; None for anything."""
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""
 
@@ -79,6 +84,10 @@ class Events:
     channel: ClassVar[bytes]
     stream: ClassVar[str]
 
+    @property
+    def interest(self) -> Interest | None:
+        return self.filter.interest
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
         events = self._events(entry)
@@ -89,8 +98,6 @@ class Events:
         run = entry.run
         if self.filter.everything:
             events, places = run.events, _places(entry, range(len(run.events)))
-        elif not self.filter.may_match(run):
-            return ()
         else:
             chosen = self.filter.select(run)
             events, places = [run.events[number] for number in chosen], _places(entry, chosen)
@@ -99,7 +106,7 @@ class Events:
         body = b",".join(events)
         if len(body) + _AROUND_BYTES > MESSAGE_BYTES:
             return (_too_large(self.stream, entry),)
-        return (Message(self.channel, b"%s,%s%s" % (_where(entry), b'"index":%s,"events":[' % places, body + b"]}}")),)
+        return (Message(self.channel, b'%s,"index":%s,"events":[%s]}}' % (_where(entry), places, body)),)
 
 
 @attrs.frozen
@@ -141,6 +148,10 @@ class OrderUpdates:
     def name(self) -> str:
         return f"orderUpdates {self.user}"
 
+    @property
+    def interest(self) -> Interest:
+        return Interest(users=frozenset([self.user]))
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """One message for the entry's official updates; an update whose status is not official travels alone.
 
@@ -148,11 +159,9 @@ class OrderUpdates:
         """
         groups: list[list[bytes]] = []
         unofficial = True
-        if self.user not in entry.run.users:
-            return ()
-        for event, keys in zip(entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys), strict=True):
-            if keys.user != self.user:
-                continue
+        events, known = entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys)
+        for number in entry.run.users.get(self.user, ()):
+            event, keys = events[number], known[number]
             if unofficial or keys.status not in OFFICIAL:
                 groups.append([])
             groups[-1].append(_update(event, _status_ms(keys, entry)))

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import attrs
@@ -50,21 +53,21 @@ class Run:
     """Offset in the file of the first line that is not wholly in this run."""
     taken: int
     """How many events of that line are in this run or before it."""
-    _users: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _coins: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _users: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _coins: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
 
     @property
-    def users(self) -> frozenset[str]:
-        """The accounts of its events; looked up once, for however many ask."""
+    def users(self) -> Mapping[str, Sequence[int]]:
+        """The accounts of its events and the positions of each one's; looked up once, for however many ask."""
         if self._users is None:
-            self._users = frozenset(key.user for key in self.keys)
+            self._users = _positions(key.user for key in self.keys)
         return self._users
 
     @property
-    def coins(self) -> frozenset[str]:
-        """The coins of its events; looked up once, for however many ask."""
+    def coins(self) -> Mapping[str, Sequence[int]]:
+        """The coins of its events and the positions of each one's; looked up once, for however many ask."""
         if self._coins is None:
-            self._coins = frozenset(key.coin for key in self.keys)
+            self._coins = _positions(key.coin for key in self.keys)
         return self._coins
 
     @property
@@ -74,6 +77,14 @@ class Run:
             return ms_of(self.written)
         except ValueError:
             return None
+
+
+def _positions(words: Iterable[str]) -> Mapping[str, Sequence[int]]:
+    """Where each word stands. Arrays, for they stay as long as the ring holds the run: lists take three times as much."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for position, word in enumerate(words):
+        found[word].append(position)
+    return {word: array("I", positions) for word, positions in found.items()}
 
 
 @attrs.frozen
