@@ -26,7 +26,8 @@ from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import Orders
 from hyperwatch.feed.wanted import Wanted
-from hyperwatch.node.events import Decoder, Raw, Run
+from hyperwatch.node.events import Decoder
+from hyperwatch.node.runs import Raw, Run
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.market import Market
 from support import (

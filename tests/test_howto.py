@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from hyperwatch.log.state import State
-from hyperwatch.node.events import Damage
+from hyperwatch.node.runs import Damage
 from support import append, event, hour_file, line, running
 
 ROOT = Path(__file__).resolve().parents[1]

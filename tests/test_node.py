@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.node.events import RUN_BYTES, Decoder
+from hyperwatch.node.events import Decoder
 from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.lines import chunks, first_lines, pieces
+from hyperwatch.node.runs import RUN_BYTES
 from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, hour_name, hour_rank, sniff
 from hyperwatch.node.times import iso_of, ms_of

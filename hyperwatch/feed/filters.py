@@ -9,8 +9,8 @@ import attrs
 
 from hyperwatch.feed.details import Details, address, refuse_empty
 from hyperwatch.feed.interest import Interest, interest_in, routed
-from hyperwatch.node.events import Run
 from hyperwatch.node.keys import OrderKeys
+from hyperwatch.node.runs import Run
 from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
 
 __all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "doubtful_coins"]

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import attrs
 
 from hyperwatch.log.batch import Entry
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 
 __all__ = ["Index", "Interest", "Interested", "interest_in", "routed"]
 

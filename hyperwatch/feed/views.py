@@ -18,8 +18,8 @@ from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
-from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderKeys
+from hyperwatch.node.runs import Raw
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS
 from hyperwatch.node.times import ms_of

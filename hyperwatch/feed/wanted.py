@@ -9,7 +9,7 @@ import attrs
 
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.interest import Interest, interest_in, routed
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 
 __all__ = ["EventFilter", "Wanted"]
 

@@ -32,8 +32,8 @@ from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import Start, begin
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.walk import Walk
-from hyperwatch.node.events import Damage
 from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
+from hyperwatch.node.runs import Damage
 
 __all__ = ["Changes", "Gate", "Head"]
 

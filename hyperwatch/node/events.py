@@ -7,107 +7,18 @@ from __future__ import annotations
 
 import itertools
 import operator
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import attrs
 import msgspec
 
+from hyperwatch.node.documents import of_lines, of_parts
+from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
 from hyperwatch.node.keys import Keys
+from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 
-__all__ = ["RUN_BYTES", "Damage", "Decoder", "Raw", "Run"]
-
-Raw = msgspec.Raw | bytes
-"""An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
-
-RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
-
-_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
-
-
-@attrs.define
-class Run:
-    """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together."""
-
-    block: int | None
-    time: str
-    """Block time as the node wrote it; in the plain layout the events' own; "" where the stream has none."""
-    time_ms: int | None
-    written: str
-    """The node's local time of the last line, "" in the plain layout."""
-    fresh: bool
-    """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
-    events: list[Raw]
-    """Empty for a block without events, which only the by-block layout writes."""
-    keys: list[Keys]
-    """As many as `events`."""
-    size_bytes: int
-    """Of the events."""
-    skipped: int
-    """How many events of its first line stand before the first one here."""
-    end: int
-    """Offset in the file of the first line that is not wholly in this run."""
-    taken: int
-    """How many events of that line are in this run or before it."""
-    _users: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _coins: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-
-    @property
-    def users(self) -> Mapping[str, Sequence[int]]:
-        """The accounts of its events and the positions of each one's; looked up once, for however many ask."""
-        if self._users is None:
-            self._users = _positions(key.user for key in self.keys)
-        return self._users
-
-    @property
-    def coins(self) -> Mapping[str, Sequence[int]]:
-        """The coins of its events and the positions of each one's; looked up once, for however many ask."""
-        if self._coins is None:
-            self._coins = _positions(key.coin for key in self.keys)
-        return self._coins
-
-    @property
-    def written_ms(self) -> int | None:
-        """When the node wrote it, UTC; None where it does not say so, or not in a way that can be read."""
-        try:
-            return ms_of(self.written)
-        except ValueError:
-            return None
-
-
-def _positions(words: Iterable[str]) -> Mapping[str, Sequence[int]]:
-    """Where each word stands. Arrays, for they stay as long as the ring holds the run: lists take three times as much."""
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for position, word in enumerate(words):
-        found[word].append(position)
-    return {word: array("I", positions) for word, positions in found.items()}
-
-
-@attrs.frozen
-class Damage:
-    """Lines that could not be read, by position."""
-
-    offset: int
-    length_bytes: int
-    reason: str
-    data: bytes
-    """The bytes themselves; b"" where there were too many to keep."""
-    run: int = 0
-    """How many of the decoder's runs come before them."""
-    lines: int = 1
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """A line of the by-block and streaming layouts."""
-
-    local_time: str
-    block_time: str
-    block_number: int
-    events: list[msgspec.Raw]
+__all__ = ["Decoder"]
 
 
 class _Group(NamedTuple):
@@ -123,14 +34,8 @@ class _Group(NamedTuple):
     lines: int
 
 
-_OPENING = b'{"local_time":'
-_T = TypeVar("_T")
-_ODD = "not one document a line"
-
+_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
-_ENVELOPES = msgspec.json.Decoder(list[_Envelope | Literal[""]])
-_NEWLINE = b',"",'
 
 
 class Decoder:
@@ -149,10 +54,9 @@ class Decoder:
     """
 
     def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
-        self._keys_of = stream.many.decode
-        self._keys_of_lines = stream.lines
+        self._keys = stream.many
         self._layout = layout
-        self._opening = stream.opening if layout is Layout.PLAIN else _OPENING
+        self._opening = stream.opening if layout is Layout.PLAIN else OPENING
         self._offset = offset
         self._skip = skip
         self._torn = False
@@ -220,48 +124,39 @@ class Decoder:
             piece.decode()  # the parser skips over strings without a look; a text frame may not
         if self._layout is Layout.PLAIN:
             return self._plain_groups(piece)
-        envelopes = _documents(_ENVELOPES, piece)
-        if not several or (self._layout is Layout.STREAMING and _one_block(envelopes)):
-            return [self._group(envelopes, len(piece))]
+        envelopes = of_lines(ENVELOPES, piece)
+        if not several or (self._layout is Layout.STREAMING and one_block(envelopes)):
+            return [self._of_one_block(envelopes, len(piece))]
         lengths = [len(line) + 1 for line in piece.split(b"\n")[:-1]]
         if self._layout is Layout.BY_BLOCK:
-            return [self._group([envelope], length) for envelope, length in zip(envelopes, lengths, strict=True)]
+            return [self._of_one_block([envelope], length) for envelope, length in zip(envelopes, lengths, strict=True)]
         groups = []
         start = 0
-        for _, same in itertools.groupby(envelopes, _BLOCK):
-            block = list(same)
+        for _, found in itertools.groupby(envelopes, _BLOCK):
+            block = list(found)
             stop = start + len(block)
-            groups.append(self._group(block, sum(lengths[start:stop])))
+            groups.append(self._of_one_block(block, sum(lengths[start:stop])))
             start = stop
         return groups
 
-    def _group(self, envelopes: list[_Envelope], length: int) -> _Group:
-        first = envelopes[0]
-        alone = len(envelopes) == 1
-        events: list[Raw] = [*first.events] if alone else [event for each in envelopes for event in each.events]
+    def _of_one_block(self, envelopes: list[Envelope], length: int) -> _Group:
+        first, lines = envelopes[0], len(envelopes)
+        events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
         # Parsed twice: keys come from the events alone, put together as one array, which takes half of what one after
         # the other does. One pass for views and keys is not to be had: what is decoded leaves no view.
-        keys = self._keys_of(b"[%b]" % b",".join(events))
-        return _Group(
-            first.block_number,
-            first.block_time,
-            ms_of(first.block_time),
-            envelopes[-1].local_time,
-            events,
-            keys,
-            length,
-            len(envelopes),
-        )
+        keys = of_parts(self._keys, events)
+        time, written = first.block_time, envelopes[-1].local_time
+        return _Group(first.block_number, time, ms_of(time), written, events, keys, length, lines)
 
     def _plain_groups(self, piece: bytes) -> list[_Group]:
-        keys = _documents(self._keys_of_lines, piece)
+        keys = of_lines(self._keys, piece)
         lines = piece.split(b"\n")[:-1]
         groups = []
         start = 0
         for when, same in itertools.groupby(keys, _WHEN):
             stop = start + len([*same])
-            length = sum(map(len, lines[start:stop])) + stop - start
             events: list[Raw] = [*lines[start:stop]]
+            length = sum(map(len, lines[start:stop])) + len(events)
             groups.append(_Group(None, when, ms_of(when), "", events, keys[start:stop], length, len(events)))
             start = stop
         return groups
@@ -296,62 +191,10 @@ class Decoder:
             end=self._offset,
             taken=0,
         )
-        self.runs += _split(run, self._skip, begin)
+        self.runs += split(run, self._skip, begin)
         self._skip = 0
         self._torn = False
 
 
 _BLOCK = operator.attrgetter("block_number", "block_time")
 _WHEN = operator.attrgetter("when")
-
-
-def _documents(decoder: msgspec.json.Decoder[list[_T | Literal[""]]], piece: bytes) -> list[_T]:
-    """One document of each line; raises ValueError where a line holds none, or more than one, or a part of one.
-
-    What reads documents one after the other takes two on a line, one on two lines, and blank lines. So they are read as
-    one array, in which `,"",` stands for each newline: between documents it is an element, nearly everywhere else it is
-    an error, inside a string too, and where it is none (between the elements of another array) it is missed here.
-    """
-    array = b"[%b]" % piece[:-1].replace(b"\n", _NEWLINE)
-    lines = (len(array) - len(piece) - 1) // (len(_NEWLINE) - 1) + 1
-    elements = decoder.decode(array)
-    newlines = lines - 1
-    if len(elements) != lines + newlines or not elements[1::2].count("") == elements.count("") == newlines:
-        raise ValueError(_ODD)
-    return cast("list[_T]", elements[::2])
-
-
-def _one_block(envelopes: list[_Envelope]) -> bool:
-    number, time = envelopes[0].block_number, envelopes[0].block_time
-    return [each.block_number for each in envelopes].count(number) == len(envelopes) and [
-        each.block_time for each in envelopes
-    ].count(time) == len(envelopes)
-
-
-def _split(run: Run, skip: int, offset: int) -> list[Run]:
-    """Cuts one line's run into runs of at most RUN_BYTES (or one event), without its first `skip` events."""
-    if run.size_bytes <= RUN_BYTES and not skip:
-        return [run]
-    sizes = [len(memoryview(event)) for event in run.events]
-    runs: list[Run] = []
-    start = skip
-    while start < len(sizes):
-        stop, size = start + 1, sizes[start]
-        while stop < len(sizes) and size + sizes[stop] <= RUN_BYTES:
-            size += sizes[stop]
-            stop += 1
-        runs.append(
-            attrs.evolve(
-                run,
-                events=run.events[start:stop],
-                keys=run.keys[start:stop],
-                size_bytes=size,
-                skipped=start,
-                end=offset,
-                taken=stop,
-            )
-        )
-        start = stop
-    if runs:
-        runs[-1].end, runs[-1].taken = run.end, 0
-    return runs

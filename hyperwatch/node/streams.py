@@ -15,6 +15,7 @@ from typing import Literal
 import attrs
 import msgspec
 
+from hyperwatch.node.documents import Several
 from hyperwatch.node.keys import DiffKeys, FillKeys, Keys, OrderKeys
 
 __all__ = [
@@ -62,10 +63,8 @@ class Stream:
     """The directory's name without a layout's suffix, as in `node_order_statuses`."""
     keys: msgspec.json.Decoder[Keys]
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
-    many: msgspec.json.Decoder[list[Keys]]
-    """The same for an array of events, at half the cost of one after the other."""
-    lines: msgspec.json.Decoder[list[Keys | Literal[""]]]
-    """The same for an array in which "" stands for a newline."""
+    many: Several[Keys]
+    """The same for several of them as `documents` has them, at half the cost of one after the other."""
     opening: bytes
     """How an event begins: by that a whole one is found behind one that was cut."""
     noun: str
@@ -81,8 +80,7 @@ class Stream:
 ORDERS = Stream(
     name="node_order_statuses",
     keys=msgspec.json.Decoder(OrderKeys),
-    many=msgspec.json.Decoder(list[OrderKeys]),
-    lines=msgspec.json.Decoder(list[OrderKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[OrderKeys | Literal[""]]),
     opening=b'{"time":',
     noun="order",
     flag="--write-order-statuses",
@@ -90,8 +88,7 @@ ORDERS = Stream(
 FILLS = Stream(
     name="node_fills",
     keys=msgspec.json.Decoder(FillKeys),
-    many=msgspec.json.Decoder(list[FillKeys]),
-    lines=msgspec.json.Decoder(list[FillKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[FillKeys | Literal[""]]),
     opening=b'["0x',
     noun="fill",
     flag="--write-fills",
@@ -99,8 +96,7 @@ FILLS = Stream(
 DIFFS = Stream(
     name="node_raw_book_diffs",
     keys=msgspec.json.Decoder(DiffKeys),
-    many=msgspec.json.Decoder(list[DiffKeys]),
-    lines=msgspec.json.Decoder(list[DiffKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[DiffKeys | Literal[""]]),
     opening=b'{"user":',
     noun="book diff",
     flag="--write-raw-book-diffs",
