@@ -103,10 +103,12 @@ class Events:
             events, places = [run.events[number] for number in chosen], _places(entry, chosen)
         if not events:
             return ()
-        body = b",".join(events)
-        if len(body) + _AROUND_BYTES > MESSAGE_BYTES:
+        if too_large(entry):
             return (_too_large(self.stream, entry),)
-        return (Message(self.channel, b'%s,"index":%s,"events":[%s]}}' % (_where(entry), places, body)),)
+        parts = [*events]  # into which goes what stands around them: so that all of it is copied once
+        parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), places, parts[0])
+        parts[-1] = b"%b]}}" % parts[-1]
+        return (Message(self.channel, b",".join(parts)),)
 
 
 @attrs.frozen
