@@ -166,6 +166,13 @@ async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path:
             nursery.cancel_scope.cancel("seen")
 
 
+@attrs.frozen
+class FakeWorkers:
+    """As far as they are counted."""
+
+    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
+
+
 @attrs.define
 class FakeHead:
     """As far as vital signs look at one."""
@@ -173,7 +180,7 @@ class FakeHead:
     looked_s: float = 0.0
     pending_bytes: int = 0
     stopped: bool = False
-    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
+    workers: FakeWorkers = attrs.Factory(FakeWorkers)
 
 
 @attrs.define
