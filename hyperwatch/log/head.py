@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
@@ -78,6 +78,7 @@ class _Slot:
     done: trio.Event = attrs.Factory(trio.Event)
 
 
+_T = TypeVar("_T")
 _Counted = tuple[Span, int]
 """A batch and its lines."""
 
@@ -195,7 +196,7 @@ class Head:
             if batches:
                 size_bytes = sum(span.end - span.offset for span, _ in batches)
                 self.pending_bytes += size_bytes
-                await spans.send(batches)
+                await _send(spans, batches)
                 if self._changes is not None and size_bytes < self._read_bytes // 2:
                     await trio.sleep_until(rested_s)  # the node is at it: what it writes meanwhile is one read
             elif self._changes is None:
@@ -228,7 +229,7 @@ class Head:
                         job.number, lines, len(batch.data), self._name, batch.file, batch.offset,
                     )  # fmt: skip
                     slot = _Slot(job)
-                    await slots.send(slot)
+                    await _send(slots, slot)
                     decoding.start_soon(self._decode, slot)
 
     async def _decode(self, slot: _Slot) -> None:
@@ -301,6 +302,14 @@ class Head:
             )  # fmt: skip
         if len(batch.damage) > _DAMAGE_LOGGED:
             logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)
+
+
+async def _send(channel: trio.MemorySendChannel[_T], value: _T) -> None:
+    """Sends, at once where there is room: all else that the event loop has to do would come first."""
+    try:
+        channel.send_nowait(value)
+    except trio.WouldBlock:
+        await channel.send(value)
 
 
 def _take(walk: Walk, size_bytes: int) -> list[_Counted]:

@@ -122,7 +122,8 @@ class Workers:
         self, job: Job, cut: tuple[int, int], results: list[Decoded | None], number: int, batch: trio.CancelScope
     ) -> None:
         """Decodes one chunk in a thread. Its deadline begins when it has a thread, and ends the whole batch."""
-        async with self.limiter:
+        await _acquire(self.limiter)
+        try:
             ticket = next(self._tickets)
             self._busy[ticket] = job, trio.current_time()
             try:
@@ -134,3 +135,13 @@ class Workers:
                 del self._busy[ticket]
             if scope.cancelled_caught:
                 batch.cancel("the deadline of one of its chunks has passed")
+        finally:
+            self.limiter.release()
+
+
+async def _acquire(limiter: trio.CapacityLimiter) -> None:
+    """Takes a token, at once where there is one: all else that the event loop has to do would come first."""
+    try:
+        limiter.acquire_nowait()
+    except trio.WouldBlock:
+        await limiter.acquire()
