@@ -32,7 +32,7 @@ _TELL_US = 1
 _BYTES_PER_US = 4096  # of messages, as they are made and as they are pushed
 _EVENTS_PER_US = 4  # as they are looked up by coin and user
 _TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
-_TOGETHER_BYTES = 64 * 1024  # entries that go to a client in one write, where so many are there already
+_TOGETHER_BYTES = 1024 * 1024  # entries that go to a client in one write, where so many are there already
 _TOGETHER = 64
 _PARTS = 1024  # of a write: IOV_MAX
 
@@ -119,11 +119,12 @@ class Hub:
                 if pushed := self._pushed(group, concerned):
                     reached[group] = None
                     await self._push(group, pushed)
-                await self._breathe()
+                if self._work_us >= _AT_ONCE_US:
+                    await self._breathe()
             serial, self.last = entries[-1]
             self._serial, self._within = serial + 1, False
             if self._awaited:
-                await self._breathe(at_us=0)
+                await self._breathe()
         return len({subscription.outlet for group in reached for subscription in group.members})
 
     def _asked(self, entries: Sequence[_Numbered]) -> dict[_Group, list[_Numbered]]:
@@ -156,7 +157,8 @@ class Hub:
                 if subscription.live:  # others ran since the list was made: it may have left
                     self._push_to(subscription, pushed)
             self._work_us += each_us * len(some)
-            await self._breathe()
+            if self._work_us >= _AT_ONCE_US:
+                await self._breathe()
 
     def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
         seq, size, first = subscription.seq, 0, None
@@ -180,11 +182,10 @@ class Hub:
             self.leave(subscription)
             subscription.fall_behind(first.entry, first.serial)
 
-    async def _breathe(self, at_us: int = _AT_ONCE_US) -> None:
-        """Lets others run where there has been work enough."""
-        if self._work_us >= at_us:
-            self._work_us = 0
-            await trio.lowlevel.checkpoint()
+    async def _breathe(self) -> None:
+        """Lets others run."""
+        self._work_us = 0
+        await trio.lowlevel.checkpoint()
 
     async def published(self) -> None:
         """Returns when the next batch is in the ring."""
@@ -209,13 +210,15 @@ class Hub:
             if group.view.ours:
                 for subscription in group.members:
                     found[subscription.outlet].append(subscription)
-                self._work_us += len(group.members)
+                self._work_us += _TELL_US * len(group.members)
+            if self._work_us >= _AT_ONCE_US:
                 await self._breathe()
         return found
 
     async def _between_entries(self) -> None:
         """Lets others run, and returns where every view has had the same."""
-        await self._breathe()
+        if self._work_us >= _AT_ONCE_US:
+            await self._breathe()
         self._awaited = True
         while self._within:  # noqa: ASYNC110  for a few milliseconds at most
             await trio.lowlevel.checkpoint()
