@@ -159,7 +159,7 @@ class Hub:
     async def _push(self, group: _Group, pushed: Sequence[_Pushed]) -> None:
         each_us = _PUSH_US + sum(len(each.framed) * _TELL_US + each.size // _BYTES_PER_US for each in pushed)
         members = list(group.members)
-        step = max(1, _AT_ONCE_US // each_us)
+        step = _AT_ONCE_US // each_us + 1
         for at in range(0, len(members), step):
             some = members[at : at + step]
             for subscription in some:
