@@ -39,13 +39,15 @@ class Statuses:
         What a status says of its order does not depend on the event, but for a rejection: each status is judged once.
         """
         verdicts: dict[str, bool | None] = {}
+        removed = StatusClass.REMOVED in self.classes  # of two classes, of which one is among them
         chosen = []
         for number in numbers:
-            status = keys[number].status
+            event = keys[number]
+            status = event.status
             if status not in verdicts:
                 verdicts[status] = self._verdict(status)
             verdict = verdicts[status]
-            if (self._holds_rejection(keys[number]) if verdict is None else verdict) is wanted:
+            if (was_live(event) is removed if verdict is None else verdict) is wanted:
                 chosen.append(number)
         return chosen
 
@@ -54,14 +56,9 @@ class Statuses:
         if status in self.names:
             return True
         named = class_of_name(status)
-        both = {StatusClass.REJECTED, StatusClass.REMOVED}
-        if named is StatusClass.REJECTED and len(both & self.classes) == 1:
+        if named is StatusClass.REJECTED and (named in self.classes) is not (StatusClass.REMOVED in self.classes):
             return None
         return named in self.classes
-
-    def _holds_rejection(self, event: OrderKeys) -> bool:
-        """Of one of two classes, of which one is among them."""
-        return was_live(event) is (StatusClass.REMOVED in self.classes)
 
 
 @attrs.frozen

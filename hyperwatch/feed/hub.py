@@ -32,8 +32,9 @@ _TELL_US = 1
 _BYTES_PER_US = 4096  # of messages, as they are made and as they are pushed
 _EVENTS_PER_US = 4  # as they are looked up by coin and user
 _TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
-_TOGETHER_BYTES = 64 * 1024  # entries that go to a client in one write, where so many are there already
+_TOGETHER_BYTES = 2 * 1024 * 1024  # entries that views are asked about together, where so many are there already
 _TOGETHER = 64
+_WRITE_BYTES = 512 * 1024  # messages that go to a client in one write: what does not fit waits in memory for `flush`
 _PARTS = 1024  # of a write: IOV_MAX
 
 
@@ -116,14 +117,15 @@ class Hub:
         for entries in _together(batch.entries, self.ring.end_serial - len(batch.entries)):
             self._within = True
             for group, concerned in self._asked(entries).items():
-                if pushed := self._pushed(group, concerned):
+                for pushed in self._writes(group, concerned):
                     reached[group] = None
                     await self._push(group, pushed)
-                await self._breathe()
+                if self._work_us >= _AT_ONCE_US:
+                    await self._breathe()
             serial, self.last = entries[-1]
             self._serial, self._within = serial + 1, False
             if self._awaited:
-                await self._breathe(at_us=0)
+                await self._breathe()
         return len({subscription.outlet for group in reached for subscription in group.members})
 
     def _asked(self, entries: Sequence[_Numbered]) -> dict[_Group, list[_Numbered]]:
@@ -136,27 +138,36 @@ class Hub:
                 asked[group].append(numbered)
         return asked
 
-    def _pushed(self, group: _Group, entries: Sequence[_Numbered]) -> list[_Pushed]:
-        pushed = []
+    def _writes(self, group: _Group, entries: Sequence[_Numbered]) -> Iterator[list[_Pushed]]:
+        """What a view has to say of entries, in parts that may go to a client in one write."""
+        some: list[_Pushed] = []
+        room = _WRITE_BYTES
         for serial, entry in entries:
             messages = group.view.messages(entry)
             size = sum(len(message.tail) for message in messages)
             self._work_us += _ASK_US + size // _BYTES_PER_US + (len(entry.run.events) if group.interest is None else 0)
-            if messages:
-                pushed.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
-        return pushed
+            if not messages:
+                continue
+            if some and size > room:
+                yield some
+                some, room = [], _WRITE_BYTES
+            some.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
+            room -= size
+        if some:
+            yield some
 
     async def _push(self, group: _Group, pushed: Sequence[_Pushed]) -> None:
         each_us = _PUSH_US + sum(len(each.framed) * _TELL_US + each.size // _BYTES_PER_US for each in pushed)
         members = list(group.members)
-        step = max(1, _AT_ONCE_US // each_us)
+        step = _AT_ONCE_US // each_us + 1
         for at in range(0, len(members), step):
             some = members[at : at + step]
             for subscription in some:
                 if subscription.live:  # others ran since the list was made: it may have left
                     self._push_to(subscription, pushed)
             self._work_us += each_us * len(some)
-            await self._breathe()
+            if self._work_us >= _AT_ONCE_US:
+                await self._breathe()
 
     def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
         seq, size, first = subscription.seq, 0, None
@@ -180,11 +191,10 @@ class Hub:
             self.leave(subscription)
             subscription.fall_behind(first.entry, first.serial)
 
-    async def _breathe(self, at_us: int = _AT_ONCE_US) -> None:
-        """Lets others run where there has been work enough."""
-        if self._work_us >= at_us:
-            self._work_us = 0
-            await trio.lowlevel.checkpoint()
+    async def _breathe(self) -> None:
+        """Lets others run."""
+        self._work_us = 0
+        await trio.lowlevel.checkpoint()
 
     async def published(self) -> None:
         """Returns when the next batch is in the ring."""
@@ -209,13 +219,15 @@ class Hub:
             if group.view.ours:
                 for subscription in group.members:
                     found[subscription.outlet].append(subscription)
-                self._work_us += len(group.members)
+                self._work_us += _TELL_US * len(group.members)
+            if self._work_us >= _AT_ONCE_US:
                 await self._breathe()
         return found
 
     async def _between_entries(self) -> None:
         """Lets others run, and returns where every view has had the same."""
-        await self._breathe()
+        if self._work_us >= _AT_ONCE_US:
+            await self._breathe()
         self._awaited = True
         while self._within:  # noqa: ASYNC110  for a few milliseconds at most
             await trio.lowlevel.checkpoint()
@@ -261,7 +273,7 @@ class _Standing:
 
 
 def _together(entries: Sequence[Entry], serial: int) -> Iterator[list[_Numbered]]:
-    """Numbers entries, and puts small ones together: a system call for each would cost more than all else."""
+    """Numbers entries, and puts them together: a system call for each of many small ones would cost more than all else."""
     some: list[_Numbered] = []
     size = 0
     for number, entry in enumerate(entries, serial):

@@ -6,6 +6,7 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -202,6 +203,7 @@ def too_large(entry: Entry) -> bool:
 _AROUND_BYTES = 2048
 
 
+@functools.lru_cache(maxsize=8)  # entries; every filter has a message of its own to begin
 def _where(entry: Entry) -> bytes:
     run = entry.run
     where = _position(entry.after, run.block, run.time_ms)
@@ -224,7 +226,7 @@ def _places(entry: Entry, chosen: Sequence[int]) -> bytes:
         return b"null"
     if chosen[-1] - chosen[0] == len(chosen) - 1:
         return b"%d" % (first + chosen[0])
-    return b"[%s]" % b",".join(b"%d" % (first + number) for number in chosen)
+    return msgspec.json.encode([first + number for number in chosen])
 
 
 def _edge(cursor: Cursor) -> bytes:

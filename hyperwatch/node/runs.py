@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -71,11 +70,12 @@ class Run:
 
 
 def _positions(words: Iterable[str]) -> Mapping[str, Sequence[int]]:
-    """Where each word stands. Arrays, for they stay as long as the ring holds the run: lists take three times as much."""
+    """Where each word stands."""
     found: defaultdict[str, list[int]] = defaultdict(list)
     for position, word in enumerate(words):
         found[word].append(position)
-    return {word: array("I", positions) for word, positions in found.items()}
+    # They stay as long as the run: no room to grow.
+    return {word: tuple(positions) for word, positions in found.items()}
 
 
 @attrs.frozen

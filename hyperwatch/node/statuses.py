@@ -91,11 +91,9 @@ def was_live(event: OrderKeys) -> bool:
     millisecond it was placed in (measured: open, triggered, minTradeNtlRejected, all of one oid).
     """
     order = event.order
-    return order.isTrigger or (order.timestamp > 0 and _ms(event.time) > order.timestamp)
-
-
-def _ms(time: str) -> int:
+    if order.isTrigger or order.timestamp <= 0:
+        return order.isTrigger
     try:
-        return ms_of(time) or 0
+        return (ms_of(event.time) or 0) > order.timestamp
     except ValueError:
-        return 0  # foreign data with times of its own: nothing says that the order was live
+        return False  # foreign data with times of its own: nothing says that the order was live
