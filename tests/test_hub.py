@@ -191,7 +191,7 @@ async def test_others_run_within_a_push_to_many_and_between_many_views(tmp_path:
         assert await hub.publish(batch) == 1000
         nursery.cancel_scope.cancel()
 
-    assert turns >= 10  # it is work for about 10 ms
+    assert turns >= 5, turns  # by the hub's own estimate it is work for about 10 ms
 
 
 async def test_small_entries_that_are_there_already_go_to_a_client_in_one_write(
