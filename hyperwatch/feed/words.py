@@ -17,7 +17,7 @@ from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name
 __all__ = ["FILTERS", "WORDS", "DecimalText", "Words", "doubts", "few", "filter_of", "near"]
 
 WORDS = 20_000  # in one list: as many addresses are 900 KB, and a message may have 1020 KiB
-FILTERS = 16  # in one subscription: each of them looks at every event
+FILTERS = 16  # in one subscription: each of them may look at every event
 _STATUSES = 100
 _FEW = 5  # of several alike; an answer is no place for thousands
 _LOOKED_AT = 100  # words of a kind that are compared with those known, which takes 0.05 ms each
