@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 from loguru import logger
 
-from hyperwatch.errors import DataError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.trades import Pairing
+from hyperwatch.log.access import denied
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree
@@ -89,8 +89,7 @@ def place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor
     try:
         return _place_to_begin(tree, since, records)
     except PermissionError as error:
-        what = f"{error.filename} cannot be read by uid {os.getuid()}"
-        raise DataError(what, "give that user read access to it, or run hyperwatch as the user that owns it") from error
+        raise denied(Path(error.filename)) from error
 
 
 def _place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor:

@@ -275,6 +275,52 @@ def test_what_cannot_be_read_is_named_with_the_uid_by_doctor_and_by_run(others: 
     assert f"{closed} cannot be read by uid {UID}" in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("which", "mode"), [("home", 0o700), ("day", 0o744)])
+def test_a_directory_that_lets_nobody_pass_is_named_by_doctor_and_by_run(others: Path, which: str, mode: int) -> None:
+    data = others / "home" / "data"
+    path = hour_file(data, "20260505/17")
+    append(path, line(6, [event(1)]))
+    closed = {"home": data.parent, "day": path.parent}[which]
+    told = f"{closed} cannot be entered by uid {UID}, so {data if which == 'home' else path} cannot be read"
+    closed.chmod(mode)
+    doctor = as_another("doctor", "--data-dir", str(data), "--state-dir", str(data / "state"), "--seconds", "0")
+    assert f"bad     {told}\n        -> let that user pass" in doctor.stdout
+    assert f"bad     the state directory {data / 'state'} cannot be written by uid {UID}" in doctor.stdout
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    own = others / "state"
+    own.mkdir()
+    os.chown(own, UID, UID)
+    address = ["--listen", "127.0.0.1:0", "--metrics-listen="]
+    run = as_another("run", "--data-dir", str(data), "--state-dir", str(own), *address)
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (
+        2,
+        f"hyperwatch: {told}: let that user pass (chmod o+x, or an ACL), or run hyperwatch as the user that owns it",
+    )
+    gaps = as_another("gaps", "--state-dir", str(data.parent / "state"))
+    assert (gaps.returncode, len(gaps.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_one_stream_that_cannot_be_read_does_not_hide_the_others(others: Path) -> None:
+    path = hour_file(others, "20260505/17", stream=FILLS)
+    append(path, line(6, []))
+    path.parents[1].chmod(0)
+    told = as_another("doctor", "--data-dir", str(others), "--state-dir", "/nowhere", "--seconds", "0").stdout
+    assert f"bad     {path.parents[1]} cannot be read by uid {UID}" in told
+    assert f"ok      uid {UID} may read {hour_file(others, '20260505/17').parents[1]}" in told
+
+
+def test_a_streams_own_directory_is_told_from_the_nodes(tree: Tree) -> None:
+    for inner in (tree.hourly, tree.hourly.parent):
+        assert said(checks.layouts(inner)) == [
+            (
+                Level.BAD,
+                f"{inner} has no order statuses -> it is one stream's own directory: say --data-dir {tree.root}",
+            )
+        ]
+
+
 def test_what_this_user_cannot_read_is_a_finding(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
