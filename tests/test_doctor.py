@@ -121,6 +121,16 @@ def test_a_node_that_does_not_write_is_named(tree: Tree) -> None:
     ]
 
 
+def test_a_node_that_is_silent_for_the_moment_is_named(tree: Tree) -> None:
+    assert judged(tree, []) == [
+        (
+            Level.ADVICE,
+            "the node wrote no order in 1 s, the last 0 s ago -> "
+            + "look for longer, as with --seconds 60: nodes pause, and buffer their output",
+        )
+    ]
+
+
 def test_the_flags_of_the_node_are_seen_from_its_directories(tmp_path: Path) -> None:
     hour_file(tmp_path, "20260505/17", Layout.BY_BLOCK)
     hour_file(tmp_path, "20260505/17", Layout.STREAMING, FILLS)

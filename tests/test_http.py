@@ -143,6 +143,45 @@ def test_healthcheck_fails_where_nothing_answers(capsys: pytest.CaptureFixture[s
     assert f"no answer from {address}: [Errno 111] Connection refused" in said
 
 
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Something else than hyperwatch, which gives everybody the same answer. Its address."""
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # closed
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"404 Not Found\r\n\r\nnothing here", 1),
+        (b"200 OK\r\n\r\n<html>", 1),
+        (b"200 OK\r\n\r\nready\n", 0),
+        (b"503 Service Unavailable\r\n\r\ntoo many handshakes", 0),
+        (b"503 Service Unavailable\r\n\r\nnode_stale: x\nhyperwatch_behind: y\n", 1),
+    ],
+)
+def test_healthcheck_fails_where_something_else_answers_and_not_for_a_crowd(answer: bytes, code: int) -> None:
+    with answering(b"HTTP/1.1 " + answer) as address:
+        assert _exit_code(["healthcheck", "--listen", address]) == code
+
+
 @pytest.mark.usefixtures("quick")
 async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
