@@ -35,8 +35,6 @@ class Pipeline:
     hub: Hub
     past: Past
     head: Head
-    pairing: Pairing | None
-    """Of fills."""
 
     @classmethod
     def of(
@@ -56,7 +54,7 @@ class Pipeline:
         """Builds one that begins at `start`. Nothing runs yet."""
         ring = Ring(start, ring_bytes)
         hub = Hub(ring)
-        pairing = Pairing() if log.stream is FILLS else None
+        counters = records.counters[log.stream.name]
         head = Head(
             log,
             start,
@@ -67,11 +65,11 @@ class Pipeline:
             deadline_s=deadline_s,
             pause=pause,
             gate=gate,
-            complete=pairing.complete if pairing else _as_it_is,
+            complete=Pairing(counters).complete if log.stream is FILLS else _as_it_is,
             found=records.found,
-            counters=records.counters[log.stream.name],
+            counters=counters,
         )
-        return cls(log, ring, hub, Past(log, ring, records.note, throttle), head, pairing)
+        return cls(log, ring, hub, Past(log, ring, records.note, throttle), head)
 
     @property
     def source(self) -> Source:

@@ -59,6 +59,9 @@ class StreamStatus(_Camel):
     quarantined: int
     deadlines: int
     node_restarts: int
+    trades: int
+    """Of fills, as the next: pairs of them."""
+    one_sided_fills: int
     gaps: dict[str, int]
     classes: dict[str, int]
     statuses: dict[str, int]
@@ -178,6 +181,8 @@ def _stream(sign: Sign) -> StreamStatus:
         quarantined=counters.quarantined,
         deadlines=counters.deadlines,
         node_restarts=counters.restarts,
+        trades=counters.trades,
+        one_sided_fills=counters.one_sided,
         gaps=dict(counters.gaps),
         classes=dict(+counters.classes()),
         statuses=dict(counters.statuses.most_common()),
