@@ -29,7 +29,6 @@ ARTIFACTS = os.environ.get("HYPERWATCH_ARTIFACTS")
 STROKES = "return document.querySelector('#rate path').getAttribute('d').split('L').length"
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
     pytest.mark.timeout(120),
 ]
@@ -96,6 +95,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        "--disable-background-networking",
         "--window-size=1280,1500",
     ):
         options.add_argument(word)
@@ -156,12 +156,15 @@ def test_the_page_shows_moving_numbers_and_survives_a_restart_of_the_service(
             picture(browser, "page.png")
             assert complaints(browser) == []
         assert "The connection was lost" in seen(browser, "#banner", str)
+        seen(browser, "#state", lambda said: said == "not connected")  # rather than "ready", as it was
         picture(browser, "page-lost.png")
         with sidecar(tmp_path, port):
             seen(browser, "#banner", lambda said: "Connected again" in said)
             assert seen(browser, "#feed", lambda said: number(said) > received and number(said)) > received
             assert text(browser, "#notes") == ""
             assert "not-running" in seen(browser, "#gaps table", str)
+            streams = len(seen(browser, "#streams tbody", str.splitlines))
+            assert seen(browser, '[data-name="gaps"] dd', number) == streams == 3, "of every stream, not of one"
             # A browser names what it cannot reach; nothing else may be among it.
             assert [said for said in complaints(browser) if "ERR_CONNECTION_REFUSED" not in said] == []
 
@@ -216,8 +219,11 @@ def test_it_fits_a_phone_in_the_light_and_in_the_dark(tmp_path: Path, browser: w
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     with node(tmp_path), sidecar(tmp_path, port):
         browser.get(f"http://127.0.0.1:{port}/")
-        seen(browser, "#orders tbody", str)
+        seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
+        seen(browser, "#clients table", str)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        cut = "return [...document.querySelectorAll('.scroll:has(.facts)')].filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.id)"
+        assert browser.execute_script(cut) == []
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 21, 27)"}[scheme]
         picture(browser, f"page-phone-{scheme}.png")
