@@ -71,7 +71,7 @@ def node(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sidecar(directory: Path, port: int, *options: str) -> Iterator[None]:
+def sidecar(directory: Path, port: int, *options: str, until: str = "the feed is at") -> Iterator[None]:
     listen = f"127.0.0.1:{port}"
     settings = [
         "--data-dir",
@@ -82,7 +82,7 @@ def sidecar(directory: Path, port: int, *options: str) -> Iterator[None]:
         listen,
         "--metrics-listen=",
     ]
-    with started("run", *settings, *options, until="the feed is at"):
+    with started("run", *settings, *options, until=until):
         yield
 
 
@@ -205,9 +205,23 @@ def test_a_token_is_asked_for_and_used_for_both_ways(tmp_path: Path, browser: we
     with node(tmp_path), sidecar(tmp_path, port, "--tokens-file", str(tokens)):
         browser.get(f"http://127.0.0.1:{port}/")
         seen(browser, "#ask", str)
+        assert text(browser, "#banner") == "", "no connection was lost"
         browser.find_element(By.ID, "token").send_keys("0123456789abcdef0123456789abcdef", Keys.ENTER)
         seen(browser, "#state", lambda said: said == "ready")
         seen(browser, "#orders tbody", str)
+
+
+def test_before_the_node_has_written_the_page_says_so_and_begins_when_it_has(
+    tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    port = free_port()
+    with sidecar(tmp_path, port, until="waiting; the node writes"):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, "#banner", lambda said: "There is no feed yet: the node has written nothing" in said)
+        assert text(browser, "#state") == "the node has written nothing yet"
+        with node(tmp_path):
+            seen(browser, "#orders tbody", str)
+            seen(browser, "#state", lambda said: said == "ready")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
