@@ -1,6 +1,6 @@
 """The document at `/status`: what an operator and the page want to know. Reads, and never waits.
 
-Times and spans carry their units; times are UTC milliseconds. Its shape is a promise: see docs/metrics.md.
+Times and spans carry their units; times are UTC milliseconds. Its shape is a promise: see docs/health.md.
 """
 
 from __future__ import annotations
