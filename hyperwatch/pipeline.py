@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -13,6 +12,7 @@ from hyperwatch.feed.streams import Source
 from hyperwatch.feed.trades import Pairing
 from hyperwatch.log.access import denied
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree
 from hyperwatch.log.head import Changes, Gate, Head
@@ -46,7 +46,7 @@ class Pipeline:
         workers: int,
         deadline_s: float,
         changes: Changes | None,
-        pause: Callable[[], None],
+        courtesy: Courtesy,
         gate: Gate | None = None,
         records: Records,
         throttle: Throttle,
@@ -63,13 +63,13 @@ class Pipeline:
             changes=changes,
             workers=workers,
             deadline_s=deadline_s,
-            pause=pause,
+            pause=courtesy.pause,
             gate=gate,
             complete=Pairing(counters).complete if log.stream is FILLS else _as_it_is,
             found=records.found,
             counters=counters,
         )
-        return cls(log, ring, hub, Past(log, ring, records.note, throttle), head)
+        return cls(log, ring, hub, Past(log, ring, records.note, throttle, courtesy), head)
 
     @property
     def source(self) -> Source:

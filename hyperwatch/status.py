@@ -198,8 +198,8 @@ def _stream(sign: Sign) -> StreamStatus:
         read_to_sent=_latency(counters.read_to_sent),
         ring_bytes=sign.pipeline.ring.weight_bytes,
         pending_bytes=head.pending_bytes,
-        workers=int(head.limiter.total_tokens),
-        workers_busy=head.limiter.borrowed_tokens,
+        workers=int(head.workers.limiter.total_tokens),
+        workers_busy=head.workers.limiter.borrowed_tokens,
         moments=_columns(list(sign.moments)),
     )
 

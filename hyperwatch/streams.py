@@ -13,10 +13,10 @@ from hyperwatch.doors import Doors
 from hyperwatch.errors import DataError
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.streams import Source
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, find_trees
 from hyperwatch.log.head import Changes, Gate
-from hyperwatch.log.past import polite_pause
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.throttle import Throttle
 from hyperwatch.log.watch import Watch
@@ -43,6 +43,8 @@ class Feed:
     """What clients can subscribe to."""
     throttle: Throttle
     """Of the readers of the past, of every stream together."""
+    courtesy: Courtesy
+    """Of every thread that decodes."""
     beside: Beside | None = None
 
     @classmethod
@@ -64,6 +66,7 @@ class Feed:
         doors = doors or Doors()
         server = Server(streams, doors.guard, doors.routes)
         throttle = doors.guard.limits.past()
+        courtesy = Courtesy(lambda: len(server.connections))
         main = Pipeline.of(
             log,
             start,
@@ -71,18 +74,18 @@ class Feed:
             workers=workers,
             deadline_s=deadline_s,
             changes=changes,
-            pause=_pause_for(server),
+            courtesy=courtesy,
             gate=gate,
             records=records or Records(None),
             throttle=throttle,
         )
         streams[log.stream.name] = main.source
-        return cls(main, server, streams, throttle)
+        return cls(main, server, streams, throttle, courtesy)
 
     async def with_others(self, config: Config, records: Records, since: dict[str, Cursor]) -> Feed:
         """The same, and beside it the node's other streams, in another layout since these cursors."""
-        pause, leave = _pause_for(self.server), self.main.head.finish
-        beside = Beside(config, records, self.streams, self.throttle, pause=pause, since=since, leave=leave)
+        shared, leave = (self.throttle, self.courtesy), self.main.head.finish
+        beside = Beside(config, records, self.streams, *shared, since=since, leave=leave)
         await beside.look()
         return attrs.evolve(self, beside=beside)
 
@@ -101,16 +104,6 @@ class Feed:
                 self.beside.stop()
 
 
-def _pause_for(server: Server) -> Callable[[], None]:
-    def pause() -> None:
-        if server.connections:
-            polite_pause()
-        else:
-            trio.from_thread.check_cancelled()  # nobody waits: full speed
-
-    return pause
-
-
 class Beside:
     """The node's other streams, each followed from when it is there.
 
@@ -119,7 +112,7 @@ class Beside:
         records: keeps what they lack.
         streams: where clients look for them; is added to.
         throttle: of the readers of the past.
-        pause: called by workers between pieces.
+        courtesy: of the threads that decode.
         since: where reading ended of each stream that was read before, in another layout.
         leave: called when the node writes one of them in another layout.
     """
@@ -130,8 +123,8 @@ class Beside:
         records: Records,
         streams: dict[str, Source],
         throttle: Throttle,
+        courtesy: Courtesy,
         *,
-        pause: Callable[[], None],
         since: dict[str, Cursor],
         leave: Callable[[], None],
     ) -> None:
@@ -139,7 +132,7 @@ class Beside:
         self._records = records
         self._streams = streams
         self._throttle = throttle
-        self._pause = pause
+        self._courtesy = courtesy
         self._since = since
         self._leave = leave
         self._looking = trio.CancelScope()
@@ -185,7 +178,7 @@ class Beside:
             workers=_WORKERS,
             deadline_s=self._config.deadline_s,
             changes=watch,
-            pause=self._pause,
+            courtesy=self._courtesy,
             records=self._records,
             throttle=self._throttle,
         )

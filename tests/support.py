@@ -183,6 +183,17 @@ async def running(data_dir: Path, **settings: Any) -> AsyncIterator[int]:  # noq
         nursery.cancel_scope.cancel("the test is over")
 
 
+def messages_in(data: bytes) -> list[bytes]:
+    """What is in a server's whole frames."""
+    found = []
+    while data:
+        start = 2 + {126: 2, 127: 8}.get(data[1], 0)
+        end = start + (int.from_bytes(data[2:start], "big") if start > 2 else data[1])
+        found.append(data[start:end])
+        data = data[end:]
+    return found
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what other tasks do; the test's own timeout bounds it."""
     while not condition():  # noqa: ASYNC110  threads and other tasks do not announce it

@@ -22,7 +22,7 @@ from hyperwatch.log.files import Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
 from hyperwatch.simulate.writer import simulate
-from support import append, event, hour_file, line, running
+from support import append, event, hour_file, line, running, until
 
 # Restarts at blocks 25 and 50 of a phase, rollover at 30: what the first writes again comes late in part.
 FAULTS = Faults(torn=True, late_file=True, late_lines=True, restart_every=25)
@@ -136,7 +136,9 @@ class Trial:
             for _ in range(dice.randrange(20)):
                 await trio.lowlevel.checkpoint()  # anywhere between two messages
             if number % 2:
+                clients = self.clients
                 self.client.cancel("killed")
+                await until(lambda: self.clients > clients)  # noqa: B023  a message that it had in hand it still deals with
             else:
                 self.cable.cut()
         self.over = True

@@ -12,23 +12,29 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from types import FrameType
 from typing import Any, cast
+from unittest.mock import patch
 
 import attrs
 import pytest
 
+from hyperwatch.feed import hub as hub_module
 from hyperwatch.feed.details import Details
 from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.hub import Hub
+from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Orders
 from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.repeats import Repeats
+from hyperwatch.log.ring import Ring
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 from hyperwatch.simulate.market import Market
+from hyperwatch.simulate.shapes import COINS
 from support import lines_of
 
 pytestmark = pytest.mark.skipif(
@@ -52,15 +58,18 @@ class Cost:
 
 
 STORED = {
-    "decode plain": Cost(calls=3.16, instructions=35.59, blocks=9.08),
-    "decode by-block": Cost(calls=1.09, instructions=10.47, blocks=9.05),
-    "decode streaming": Cost(calls=1.76, instructions=39.61, blocks=9.09),
-    "assemble": Cost(calls=0.21, instructions=3.82, blocks=0.03),
-    "messages of everything": Cost(calls=0.1, instructions=1.35, blocks=0.02),
-    "messages of one coin": Cost(calls=1.35, instructions=40.43, blocks=0.02),
-    "messages of one user": Cost(calls=0.03, instructions=0.38, blocks=0.0),
-    "messages without rejections": Cost(calls=6.14, instructions=111.21, blocks=0.02),
-    "messages of large orders": Cost(calls=10.18, instructions=191.46, blocks=0.02),
+    "decode plain": Cost(calls=1.23, instructions=6.25, blocks=9.02),
+    "decode by-block": Cost(calls=0.15, instructions=2.08, blocks=9.05),
+    "decode streaming": Cost(calls=0.89, instructions=31.94, blocks=9.09),
+    "assemble": Cost(calls=0.23, instructions=4.08, blocks=0.03),
+    "messages of everything": Cost(calls=0.07, instructions=1.11, blocks=0.02),
+    "messages of one coin": Cost(calls=0.11, instructions=4.45, blocks=0.02),
+    "messages of one user": Cost(calls=0.08, instructions=0.8, blocks=0.0),
+    "messages without rejections": Cost(calls=1.21, instructions=53.36, blocks=0.02),
+    "messages of large orders": Cost(calls=9.1, instructions=145.79, blocks=0.02),
+    "push everything to 100 clients": Cost(calls=1.79, instructions=39.34, blocks=0.02),
+    "push to 200 filters": Cost(calls=15.44, instructions=298.71, blocks=0.06),
+    "push to 10,000 filters that want what does not occur": Cost(calls=0.05, instructions=1.66, blocks=0.02),
 }
 
 
@@ -90,6 +99,43 @@ def messages(wanted: OrderFilter) -> Callable[[], object]:
     return work
 
 
+class Taking:
+    """A client that takes everything."""
+
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:  # noqa: ARG002  it looks at nothing
+        return True
+
+    def wake(self) -> None:
+        """It has nothing to do."""
+
+
+def pushed(wanted: Sequence[OrderFilter]) -> Callable[[], object]:
+    """A batch through the hub, to a client for each filter."""
+    batch = assembled()()
+    hub = Hub(Ring(batch.before, 10**9))
+    for filter_ in wanted:
+        hub.join(Subscription(Orders(filter_), "x", Taking(), batch.before, 0))
+    hub.ring.append(batch)
+
+    def work() -> object:
+        with patch.object(hub_module, "_AT_ONCE_US", 10**9), pytest.raises(StopIteration):  # it lets nobody run
+            hub.publish(batch).send(None)
+        return None
+
+    return work
+
+
+def two_hundred() -> list[OrderFilter]:
+    """The coins that trade, with and without rejections, and some that do not."""
+    coins = [OrderFilter.of(coins=[coin.name]) for coin in COINS]
+    rest = [OrderFilter.of(coins=[coin.name], not_statuses=["rejected"]) for coin in COINS]
+    return [*coins, *rest, *quiet(200 - 2 * len(COINS))]
+
+
+def quiet(count: int) -> list[OrderFilter]:
+    return [OrderFilter.of(coins=[f"QUIET{number}"]) for number in range(count)]
+
+
 PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "decode plain": lambda: decoded(Layout.PLAIN),
     "decode by-block": lambda: decoded(Layout.BY_BLOCK),
@@ -100,6 +146,9 @@ PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "messages of one user": lambda: messages(OrderFilter.of(users=["0x" + "ab" * 20])),
     "messages without rejections": lambda: messages(OrderFilter.of(not_statuses=["rejected"])),
     "messages of large orders": lambda: messages(OrderFilter.of(details=Details(min_notional=Decimal(100_000)))),
+    "push everything to 100 clients": lambda: pushed([OrderFilter()] * 100),
+    "push to 200 filters": lambda: pushed(two_hundred()),
+    "push to 10,000 filters that want what does not occur": lambda: pushed(quiet(10_000)),
 }
 
 
@@ -162,10 +211,10 @@ def test_an_event_costs_no_more_than_it_did(name: str) -> None:
 def test_an_object_more_for_every_event_is_found(layout: Layout) -> None:
     class KeysAndAnother:
         @staticmethod
-        def decode(event: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
-            return ORDERS.keys.decode(event), object()
+        def decode(events: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
+            return [keys if keys == "" else (keys, object()) for keys in ORDERS.many.decode(events)]
 
-    now = cost_of(decoded(layout, attrs.evolve(ORDERS, keys=cast("Any", KeysAndAnother))))
+    now = cost_of(decoded(layout, attrs.evolve(ORDERS, many=cast("Any", KeysAndAnother))))
 
     assert "blocks" in too_much(now, STORED[f"decode {layout.label}"])
 

@@ -116,7 +116,7 @@ async def test_01_the_buffer_is_handed_over_before_it_is_processed(rig: Rig) -> 
 
     async def body() -> None:
         await rig.write(line(1, [event(1)]))
-        await until(lambda: head.limiter.borrowed_tokens == 1)
+        await until(lambda: head.workers.limiter.borrowed_tokens == 1)
         # The first batch is stuck in its worker, and the tail is already free to take the next.
         await rig.write(line(2, [event(2)]))
         await until(lambda: head.counters.batches == 2)
@@ -150,7 +150,7 @@ async def test_03_a_batch_in_flight_is_independent_of_later_reads(rig: Rig) -> N
 
     async def body() -> None:
         await rig.write(line(1, [event(1)]) + line(1, [event(2)]))
-        await until(lambda: head.limiter.borrowed_tokens == 1)
+        await until(lambda: head.workers.limiter.borrowed_tokens == 1)
         await rig.write(line(2, [event(3)]))
         rig.gate.open.set()
         await until(lambda: len(rig.batches) == 2)
@@ -169,11 +169,11 @@ async def test_04_two_batches_are_processed_at_once(rig: Rig) -> None:
     async def body() -> None:
         await rig.write(line(1, [event(1)]))
         await rig.write(line(2, [event(2)]))
-        await until(lambda: head.limiter.borrowed_tokens == 2)
+        await until(lambda: head.workers.limiter.borrowed_tokens == 2)
         # and not three: the channel between batcher and collector bounds them
         await rig.write(line(3, [event(3)]))
         await trio.testing.wait_all_tasks_blocked()
-        assert head.limiter.borrowed_tokens == 2
+        assert head.workers.limiter.borrowed_tokens == 2
         rig.gate.open.set()
         await until(lambda: len(rig.batches) == 3)
 
@@ -189,7 +189,7 @@ async def test_05_an_exception_leaves_no_residue(rig: Rig) -> None:
         await until(lambda: len(rig.batches) == 1)
         await rig.write(line(2, [event(3)]))
         await until(lambda: len(rig.batches) == 2)
-        assert head.limiter.borrowed_tokens == 0
+        assert head.workers.limiter.borrowed_tokens == 0
 
     await during(head, body)
     assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, event(2)), (2, 0, event(3))]
@@ -248,13 +248,13 @@ def test_06_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
 
 async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     cuts: list[tuple[int, int]] = []
-    decode = sys.modules["hyperwatch.log.head"].decode
+    decode = sys.modules["hyperwatch.log.workers"].decode
 
     def recording(stream: object, layout: object, span: object, cut: tuple[int, int], pause: object) -> object:
         cuts.append(cut)
         return decode(stream, layout, span, cut, pause)
 
-    monkeypatch.setattr("hyperwatch.log.head.decode", recording)
+    monkeypatch.setattr("hyperwatch.log.workers.decode", recording)
     rig.layout = Layout.PLAIN
     rig.path.write_bytes(SHORT * 25_433)
     await rig.head(grows=False).run()
@@ -272,7 +272,7 @@ async def test_08_all_workers_are_joined(rig: Rig) -> None:
     await head.run()
 
     assert [batch.lines for batch in rig.batches] == [20_000]
-    assert head.limiter.statistics().borrowed_tokens == 0
+    assert head.workers.limiter.statistics().borrowed_tokens == 0
     assert trio.testing.active_thread_count() == 0
 
 
@@ -289,7 +289,7 @@ async def test_09_a_batch_of_150_000_short_lines_becomes_100_000_and_50_000(rig:
 
 async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(rig: Rig) -> None:
     head = rig.head(deadline_s=0.05)
-    limiter = head.limiter
+    limiter = head.workers.limiter
     rig.gate.open.clear()
     many = b"".join(line(1, [event(number)]) for number in range(4_000))
 
@@ -308,7 +308,7 @@ async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(rig: Rig) 
 
     await during(head, body)
     assert [len(events_of([batch])) for batch in rig.batches] == [4_000, 4_000]
-    assert head.limiter is limiter
+    assert head.workers.limiter is limiter
     assert head.counters.failures == 0
 
 
@@ -329,7 +329,7 @@ async def test_a_batch_that_passes_its_deadline_twice_is_named_and_the_next_goes
     assert (damage.offset, damage.length_bytes) == (0, len(stuck))
     assert "not decoded within" in damage.reason
     assert rig.numbers() == [2]
-    assert head.limiter.borrowed_tokens == 0
+    assert head.workers.limiter.borrowed_tokens == 0
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -352,7 +352,7 @@ async def test_what_was_read_is_delivered_when_the_head_is_told_to_stop(rig: Rig
     async def body() -> None:
         await rig.write(line(1, [event(1)]))
         await rig.write(line(2, [event(2)]))
-        await until(lambda: head.limiter.borrowed_tokens == 2)
+        await until(lambda: head.workers.limiter.borrowed_tokens == 2)
         head.stop()
         rig.gate.open.set()
 
@@ -369,11 +369,11 @@ async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: R
     finally:
         logger.remove(sink)
 
-    assert [text[0] for text in said] == ["📦", "✅", "u", "📡"]
+    assert [text[0] for text in said] == ["📦", "✅", "📡", "u"]
     assert "batch 1 taken: 2 lines" in said[0]
     assert "All parallel workers done: batch 1, 1 workers, 2 lines -> 1 orders" in said[1]
-    assert f"of {DIRECTORY} {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
-    assert "1 orders delivered to 0 clients" in said[3]
+    assert "1 orders delivered to 0 clients" in said[2]
+    assert f"of {DIRECTORY} {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[3]
 
 
 async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_place(
@@ -415,18 +415,18 @@ async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_p
 async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.log.head._HARD_S", 0.02)
+    monkeypatch.setattr("hyperwatch.log.workers._HARD_S", 0.02)
     release, named = threading.Event(), trio.Event()
     said: list[str] = []
     head = rig.head(deadline_s=0.02)
-    head._pause = lambda: not release.wait()  # type: ignore[assignment]  # a worker that never looks up
+    head.workers.pause = lambda: not release.wait()  # type: ignore[assignment]  # a worker that never looks up
 
     def stuck(what: str) -> None:  # in place of the end of the process
         said.append(what)
         named.set()
         release.set()
 
-    head._stuck = stuck
+    head.workers.stuck = stuck
 
     async def body() -> None:
         await rig.write(line(1, [event(1)]))
@@ -437,7 +437,7 @@ async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
     assert said[0].startswith(
         "a worker has not ended 0.02 s after the deadline of batch 1 (1 lines of node_order_statuses_streaming 20260505/9 at 0)"
     )
-    assert head.limiter.borrowed_tokens == 0
+    assert head.workers.limiter.borrowed_tokens == 0
 
 
 def test_the_process_of_a_stuck_thread_ends_with_its_own_exit_code() -> None:
@@ -456,7 +456,7 @@ async def test_a_batch_does_not_lose_time_while_it_waits_for_a_thread(rig: Rig) 
     async def body() -> None:
         await rig.write(line(1, [event(1)]))
         await rig.write(line(2, [event(2)]))
-        await until(lambda: head.limiter.statistics().tasks_waiting == 1)
+        await until(lambda: head.workers.limiter.statistics().tasks_waiting == 1)
         await until(lambda: head.counters.deadlines == 1)  # of the first batch, the second waits for its thread
         rig.gate.open.set()
         await until(lambda: len(rig.batches) == 2)

@@ -23,7 +23,7 @@ import trio
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from hyperwatch.log.state import State
-from hyperwatch.node.events import Damage
+from hyperwatch.node.runs import Damage
 from support import append, event, hour_file, line, running
 
 ROOT = Path(__file__).resolve().parents[1]

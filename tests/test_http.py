@@ -18,7 +18,7 @@ import trio
 import trio.testing
 from guarded import asked, asked_with_head, handshake
 
-from hyperwatch import lobby, service, streams
+from hyperwatch import lobby, service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.endpoints import routes
@@ -27,6 +27,7 @@ from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.tokens import Tokens
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.reader import Reader
@@ -100,35 +101,34 @@ async def test_a_node_that_stops_makes_it_unready_and_healthcheck_stays_good(pat
             await becomes(port, 200, "ready")
 
 
-@contextmanager
-def stuck_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers do not get on while this lasts. Only where a client is connected do they pause at all."""
+@pytest.fixture
+def workers_may(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Workers get on while this is set."""
     go_on = threading.Event()
+    go_on.set()
 
-    def pause() -> None:
+    def pause(_self: Courtesy) -> None:
         while not go_on.wait(0.01):
             trio.from_thread.check_cancelled()
 
-    with monkeypatch.context() as patched:
-        patched.setattr(streams, "polite_pause", pause)
-        try:
-            yield
-        finally:
-            go_on.set()
+    monkeypatch.setattr(Courtesy, "pause", pause)
+    yield go_on
+    go_on.set()
 
 
 @pytest.mark.usefixtures("quick")
 async def test_lag_of_our_own_makes_it_unready_and_fails_healthcheck(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, workers_may: threading.Event, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with trio.fail_after(20):
-        async with running(path.parents[3], behind_s=0.2) as port, connected(port):
+        async with running(path.parents[3], behind_s=0.2) as port:
             await becomes(port, 200, "ready")
-            with stuck_workers(monkeypatch):
-                append(path, line(8, [event(2)]))
-                await becomes(port, 503, f"hyperwatch_behind: {len(line(8, [event(2)]))} bytes of {STREAM} are unread")
-                assert (await get(port, "/healthz")) == (200, "ok\n")
-                assert await healthcheck(port) == 1
+            workers_may.clear()
+            append(path, line(8, [event(2)]))
+            await becomes(port, 503, f"hyperwatch_behind: {len(line(8, [event(2)]))} bytes of {STREAM} are unread")
+            assert (await get(port, "/healthz")) == (200, "ok\n")
+            assert await healthcheck(port) == 1
+            workers_may.set()
             await becomes(port, 200, "ready")
             assert await healthcheck(port) == 0
     assert "hyperwatch_behind" in capsys.readouterr().out
@@ -244,6 +244,13 @@ async def test_a_question_that_is_being_asked_when_the_node_begins_to_write_is_a
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
+@attrs.frozen
+class FakeWorkers:
+    """As far as they are counted."""
+
+    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
+
+
 @attrs.define
 class FakeHead:
     """As far as vital signs look at one."""
@@ -251,7 +258,7 @@ class FakeHead:
     looked_s: float = 0.0
     pending_bytes: int = 0
     stopped: bool = False
-    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
+    workers: FakeWorkers = attrs.Factory(FakeWorkers)
 
 
 @attrs.define

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import USER, append, event, hour_file, line, until
+from support import USER, append, event, hour_file, line, messages_in, until
 
 
 @attrs.define(eq=False)
@@ -39,12 +40,16 @@ class FakeSocket:
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:
+        assert size == sum(map(len, parts))
         if not self.room:
             return False
         self.room -= 1
-        self.heard.append(json.loads(head + tail))
+        self.heard += map(json.loads, messages_in(b"".join(parts)))
         return True
+
+    def when_rest_waits(self, call: Callable[[], None]) -> None:
+        """It takes all or nothing."""
 
     def wake(self) -> None:
         """As an outlet: nobody sleeps here."""
@@ -142,17 +147,159 @@ async def test_positions_never_go_back_while_some_views_have_an_entry_and_others
         assert offsets == sorted(offsets)
 
 
-async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_it_once(tmp_path: Path) -> None:
+async def test_who_leaves_while_others_are_pushed_to_hears_nothing_more(tmp_path: Path) -> None:
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
+    hub = Hub(Ring(batch.before, 10**9))
+
+    class Disturbing(FakeSocket):
+        """When it is pushed to, one leaves, and one leaves and is back, ahead: as others may while the hub lets them run."""
+
+        def offer(self, parts: Sequence[bytes], size: int) -> bool:
+            hub.leave(second)
+            hub.leave(last)
+            last.serial = hub.ring.end_serial
+            hub.join(last)
+            return super().offer(parts, size)
+
+    sockets = [Disturbing(), FakeSocket(), FakeSocket()]
+    first, second, last = [subscribed(hub, socket) for socket in sockets]
+    hub.ring.append(batch)
+    await hub.publish(batch)
+
+    assert [socket.blocks() for socket in sockets] == [[7], [], []]
+    assert first.seq == 1
+    assert hub.live_clients() == 2
+
+
+async def test_others_run_within_a_push_to_many_and_between_many_views(tmp_path: Path) -> None:
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1), event(2, coin="ETH")])]])
+    hub = Hub(Ring(batch.before, 10**9))
+    for number in range(500):
+        subscribed(hub, FakeSocket(), Orders(OrderFilter.of(coins=["BTC"])))
+        subscribed(hub, FakeSocket(), Orders(OrderFilter.of(coins=["ETH", str(number)])))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    hub.ring.append(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        assert await hub.publish(batch) == 1000
+        nursery.cancel_scope.cancel()
+
+    assert turns >= 5, turns  # by the hub's own estimate it is work for about 10 ms
+
+
+async def test_small_entries_that_are_there_already_go_to_a_client_in_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperwatch.feed.hub._WRITE_BYTES", 100_000)
+    pad = "0x" + "0" * 20_000
+    small = [line(number, [event(number)]) for number in range(7, 20)]
+    large = [line(number, [event(number, cloid=pad)]) for number in range(20, 30)]
+    _, (batch,) = batches(tmp_path, [[*small, *large]])
+    hub = Hub(Ring(batch.before, 10**9))
+    writes: list[int] = []
+
+    class Listening(FakeSocket):
+        def offer(self, parts: Sequence[bytes], size: int) -> bool:
+            writes.append(size)
+            return super().offer(parts, size)
+
+    socket = Listening()
+    subscription = subscribed(hub, socket)
+    hub.ring.append(batch)
+    await hub.publish(batch)
+
+    assert socket.blocks() == list(range(7, 30))
+    assert [message["data"]["seq"] for message in socket.heard] == list(range(1, 24))
+    assert subscription.seq == 23
+    assert len(writes) == 3
+    assert max(writes) < 110_000  # what waits for a client that takes less is bounded
+
+
+async def test_who_joins_within_what_goes_out_together_hears_the_rest_of_it(tmp_path: Path) -> None:
+    _, (batch,) = batches(tmp_path, [[line(number, [event(number)]) for number in (7, 8, 9)]])
+    hub = Hub(Ring(batch.before, 10**9))
+    socket = FakeSocket()
+    subscription = Subscription(Orders(OrderFilter()), "1", socket, batch.before, 2)  # entries 0 and 1 it has had
+    hub.join(subscription)
+    hub.ring.append(batch)
+    await hub.publish(batch)
+
+    assert socket.blocks() == [9]
+    assert subscription.seq == 1
+
+
+async def test_a_clients_subscriptions_are_told_where_they_stand_in_one_write_each_with_its_own_id_and_seq(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
+    hub = Hub(Ring(batch.before, 10**9))
+    socket, full = FakeSocket(), FakeSocket(room=0)
+    for number in range(150):
+        subscribed(hub, socket, Orders(OrderFilter.of(coins=[str(number)])), str(number))
+    subscribed(hub, socket, Orders(OrderFilter.of(coins=["BTC"])), "it trades")
+    subscribed(hub, socket, OrderUpdates(USER), "it has no cursors")
+    later = subscribed(hub, full, Orders(OrderFilter.of(coins=["0"])))
+    hub.ring.append(batch)
+    await hub.publish(batch)
+    socket.room = 2
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.tell_positions)
+        await trio.sleep(1.5)
+        assert socket.room == 1
+        assert (full.heard, later.live) == ([], True)
+        full.room = 1
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    told = [message["data"] for message in socket.heard if message["channel"] == "cursor"]
+    assert [(data["id"], data["seq"]) for data in told] == [
+        *[(str(number), 1) for number in range(150)], ("it trades", 2),
+        *[(str(number), 2) for number in range(150)], ("it trades", 3),
+    ]  # fmt: skip
+    assert {Cursor.decode(data["cursor"]) for data in told} == {batch.after}
+    assert [message["data"]["seq"] for message in full.heard] == [1]  # what was not taken has no number
+    assert autojump_clock.autojump_threshold == 0
+
+
+async def test_positions_are_told_in_the_middle_of_a_batch_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperwatch.feed.hub.TELL_S", 0)
+    monkeypatch.setattr("hyperwatch.feed.hub._TOGETHER", 1)
+    monkeypatch.setattr("hyperwatch.feed.hub._PUSH_US", 1000)  # others run within entries, never between
+    _, (batch,) = batches(tmp_path, [[line(number, [event(number)]) for number in range(7, 107)]])
+    hub = Hub(Ring(batch.before, 10**9))
+    quiet = FakeSocket()
+    subscribed(hub, quiet, Orders(OrderFilter.of(coins=["QUIET"])))
+    for _ in range(2):
+        subscribed(hub, FakeSocket())
+    hub.ring.append(batch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.tell_positions)
+        await hub.publish(batch)
+        nursery.cancel_scope.cancel()
+
+    told = [message["data"]["blockNumber"] for message in quiet.heard]
+    assert len(told) > 10
+    assert told == sorted(told)
+
+
+async def test_a_subscription_that_fell_behind_gets_what_was_not_taken_once(tmp_path: Path) -> None:
     statuses = ["open", "newThing", "canceled"]  # three messages: what is not official travels alone
-    lines = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
-    log, (batch, following) = batches(tmp_path, [lines, [line(8, [event(9)])]])
-    hub = Hub(Ring(batch.before, 1))  # it has let go of the entry when the rest of it is sent
-    socket = FakeSocket(room=2)
+    first = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
+    log, made = batches(tmp_path, [first, [line(8, [event(8)]), line(9, [event(9)])], [line(10, [event(10)])]])
+    hub = Hub(Ring(made[0].before, 1))  # it has let go of the entries when they are sent
+    socket = FakeSocket(room=1)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, hub.ring.end, 0)
     connection._subscriptions["1"] = subscription
     hub.join(subscription)
-    for each in (batch, following):
+    for each in made:
         hub.ring.append(each)
         await hub.publish(each)
     assert not subscription.live
@@ -162,7 +309,7 @@ async def test_a_subscription_that_fell_behind_within_an_entry_gets_the_rest_of_
         await until(lambda: subscription.live)
         nursery.cancel_scope.cancel()
 
-    assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 9]
+    assert [update["order"]["oid"] for message in socket.heard for update in message["data"]] == [0, 1, 2, 8, 9, 10]
 
 
 async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_nothing(tmp_path: Path) -> None:
@@ -235,7 +382,7 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
             await released.wait()
             await super().send(head, tail, binary=binary)
 
-    socket = Slow()
+    socket = Slow(room=0)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, batch.before, 0)
     connection._subscriptions["1"] = subscription
@@ -265,7 +412,7 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
             await trio.sleep(3 * connection_module._LET_GO_S)
             await super().send(head, tail, binary=binary)
 
-    socket = Slow()
+    socket = Slow(room=0)
     connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Orders(OrderFilter()), "1", connection, made[0].before, 0)
     connection._subscriptions["1"] = subscription

@@ -228,12 +228,11 @@ def test_a_line_over_the_bound_is_named_by_position_and_stops_nothing(
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(7, [event(1)]) + b"x" * 20_000)
     reader = Reader(tree(tmp_path), start())
-    monkeypatch.setattr("hyperwatch.log.reader.READ_BYTES", 1000)
-    batches = [reader.next(None, lambda: None)]
-    assert reader.next(None, lambda: None) is None
+    batches = [reader.next(None, lambda: None, 1000)]
+    assert reader.next(None, lambda: None, 1000) is None
 
     append(path, b"\n" + line(7, [event(2)]))
-    while batch := reader.next(None, lambda: None):
+    while batch := reader.next(None, lambda: None, 1000):
         batches.append(batch)
     reader.close()
 

@@ -31,7 +31,7 @@ from hyperwatch.log.files import Tree
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.repeats import Passage, Repeats
 from hyperwatch.metrics import METRICS, exposition
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import FILLS, ORDERS, Layout
 from hyperwatch.vitals import Vitals, quantile_ms
 from support import TIME, append, connected, event, fill, hour_file, line, lines_of, running

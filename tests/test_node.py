@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.node.events import RUN_BYTES, Decoder
+from hyperwatch.node.events import Decoder
 from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.lines import chunks, first_lines, pieces
-from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of, class_of_name
+from hyperwatch.node.runs import RUN_BYTES
+from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, hour_name, hour_rank, sniff
 from hyperwatch.node.times import iso_of, ms_of
 from support import TIME, TIME_MS, event, line, lines_of, needs_samples, sample
@@ -151,6 +152,46 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
     assert decoder.lines == 3
 
 
+DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]
+CHILDREN = line(7, [event(9, children=[{"coin": "A"}, {"coin": "B"}])])[:-1]
+ODD_LINES = st.sampled_from([
+    b"", b"{}", b'""', b"null", b",", DOCUMENTS[0] + DOCUMENTS[1], DOCUMENTS[0] + b"," + DOCUMENTS[1],
+    DOCUMENTS[0] + b',"",' + DOCUMENTS[1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
+    CHILDREN.replace(b"},{", b"}\n{"),
+])  # fmt: skip
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """A line that holds a newline in its middle, or lacks a part."""
+    whole = draw(st.sampled_from(DOCUMENTS))
+    cut = draw(st.integers(0, len(whole)))
+    return whole[:cut] + draw(st.sampled_from([b"\n", b"", b'"', b"\n,"])) + whole[cut + draw(st.integers(0, 9)) :]
+
+
+@given(lines=st.lists(st.sampled_from([*DOCUMENTS, CHILDREN]) | broken() | ODD_LINES, min_size=1, max_size=6))
+def test_lines_together_are_what_each_of_them_is_alone(lines: list[bytes]) -> None:
+    piece = b"".join(each + b"\n" for each in lines)
+    together, alone = (Decoder(ORDERS, Layout.STREAMING, 0) for _ in range(2))
+    together.feed(piece)
+    for each in piece.split(b"\n")[:-1]:
+        alone.feed(each + b"\n")
+
+    assert places(together) == places(alone)
+    assert [(each.offset, each.length_bytes) for each in together.damage] == [
+        (each.offset, each.length_bytes) for each in alone.damage
+    ]
+    assert together.lines == alone.lines
+
+
+def places(decoder: Decoder) -> list[tuple[int | None, bytes, object]]:
+    return [
+        (run.block, bytes(event), keys)
+        for run in decoder.runs
+        for event, keys in zip(run.events, run.keys, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("cut", [1, 30, 200, 400])
 def test_a_whole_line_behind_a_torn_one_is_delivered(layout: Layout, cut: int) -> None:
@@ -268,20 +309,20 @@ def test_a_status_that_is_not_official_is_classed_by_its_ending(status: str, kin
 
 
 @pytest.mark.parametrize(
-    ("order", "kind"),
+    ("order", "live"),
     [
-        (OrderPart("BTC", timestamp=TIME_MS), StatusClass.REJECTED),
-        (OrderPart("BTC", timestamp=TIME_MS - 1), StatusClass.REMOVED),
-        (OrderPart("BTC", timestamp=TIME_MS, isTrigger=True), StatusClass.REMOVED),
-        (OrderPart("BTC"), StatusClass.REJECTED),
+        (OrderPart("BTC", timestamp=TIME_MS), False),
+        (OrderPart("BTC", timestamp=TIME_MS - 1), True),
+        (OrderPart("BTC", timestamp=TIME_MS, isTrigger=True), True),
+        (OrderPart("BTC"), False),
     ],
 )
-def test_a_rejection_of_an_order_that_was_live_removes_it(order: OrderPart, kind: StatusClass) -> None:
-    assert class_of(OrderKeys("0x", "minTradeNtlRejected", order, TIME)) is kind
+def test_a_rejection_of_an_order_that_was_live_is_known(order: OrderPart, *, live: bool) -> None:
+    assert was_live(OrderKeys("0x", "minTradeNtlRejected", order, TIME)) is live
 
 
 def test_a_time_that_cannot_be_read_does_not_make_an_order_live() -> None:
-    assert class_of(OrderKeys("0x", "oracleRejected", OrderPart("BTC", timestamp=1), "soon")) is StatusClass.REJECTED
+    assert not was_live(OrderKeys("0x", "oracleRejected", OrderPart("BTC", timestamp=1), "soon"))
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,30 @@ async def test_a_client_that_takes_what_waits_for_it_is_alive_though_its_pong_is
     await client.aclose()
 
 
+async def test_what_an_offer_leaves_is_finished_by_flush_before_anything_else_is_written() -> None:
+    line, client = await pair()
+    calls: list[int] = []
+    line.rest_waits = lambda: calls.append(1)
+    offered = [bytes([number]) * 100_000 for number in range(200)]
+    taken = 0
+    while line.offer((offered[taken], b"-", offered[taken]), 200_001):
+        taken += 1
+    assert calls == [1]  # the last one that was taken was not taken whole
+    assert line.unfinished
+    expected = b"".join(each + b"-" + each for each in offered[:taken]) + b"next"
+    heard = bytearray()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.send_frame, b"next", b"")
+            while len(heard) < len(expected):
+                heard += await client.receive_some(65536)
+    assert heard == expected
+    assert line.offer((b"more",), 4)
+    line.close()
+    assert not line.offer((b"more",), 4)  # its descriptor may be another client's
+    await client.aclose()
+
+
 async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +380,8 @@ async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)
         full = next(each for each in at.server.connections if each._socket.peer.endswith(f":{port_of(stalled.stream)}"))
-        while full.offer(b"x" * 65536, b"", binary=False):
+        said = frames.head_of(65536, binary=False) + b"x" * 65536
+        while full.offer((said,), len(said)):
             pass
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.server.close, 1001, "shutting down")

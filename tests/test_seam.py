@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.node.streams import ORDERS, Layout
-from support import TIME, append, event, hour_file, lines_of, places_of, until
+from support import TIME, append, event, hour_file, lines_of, messages_in, places_of, until
 
 FIRST = 1000  # the first block
 
@@ -63,15 +64,23 @@ class FakeSocket:
     unfinished: bool = False
     heard: list[tuple[int | None, int]] = attrs.Factory(list)
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:  # noqa: ARG002  text is all it is sent
-        message = json.loads(head + tail)
-        if message["channel"] == "orders":
-            self.heard += [(block, place) for block, place, _ in places_of(message["data"])]
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:
+        assert size == sum(map(len, parts))
+        for text in messages_in(b"".join(parts)):
+            self._hear(text)
         return True
 
-    async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
+    def when_rest_waits(self, call: Callable[[], None]) -> None:
+        """It takes all."""
+
+    async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:  # noqa: ARG002  text is all it is sent
         await trio.lowlevel.checkpoint()
-        self.offer(head, tail, binary=binary)
+        self._hear(head + tail)
+
+    def _hear(self, text: bytes) -> None:
+        message = json.loads(text)
+        if message["channel"] == "orders":
+            self.heard += [(block, place) for block, place, _ in places_of(message["data"])]
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()

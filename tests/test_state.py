@@ -25,7 +25,7 @@ from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
 from hyperwatch.log.journal import Journal, StateError
 from hyperwatch.log.state import State
-from hyperwatch.node.events import Damage
+from hyperwatch.node.runs import Damage
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.records import Records
 from support import TIME, append, connected, event, hour_file, line, running, until

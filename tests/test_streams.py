@@ -36,6 +36,7 @@ from hyperwatch.log import start as start_module
 from hyperwatch.log import state as state_module
 from hyperwatch.log import tail as tail_module
 from hyperwatch.log.counters import Counters
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import PlainFile, Tree
 from hyperwatch.log.past import Past
@@ -620,10 +621,10 @@ async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(r
     config = Config(data_dir=root, listen=Address("127.0.0.1", 0), ring_bytes=8 * 2**20, workers=4)
     main = Pipeline.of(
         Tree(root, ORDERS, Layout.STREAMING), Cursor(ORDERS.directory(Layout.STREAMING)), ring_bytes=config.ring_bytes,
-        workers=4, deadline_s=1, changes=None, pause=lambda: None, records=Records(None), throttle=Throttle(),
+        workers=4, deadline_s=1, changes=None, courtesy=Courtesy(lambda: 0), records=Records(None), throttle=Throttle(),
     )  # fmt: skip
-    feed = await Feed(main, Server({}), {}, Throttle()).with_others(config, Records(None), {})
-    sizes = [(pipeline.ring._max_bytes, pipeline.head.limiter.total_tokens) for pipeline in feed.pipelines]
+    feed = await Feed(main, Server({}), {}, Throttle(), Courtesy(lambda: 0)).with_others(config, Records(None), {})
+    sizes = [(pipeline.ring._max_bytes, pipeline.head.workers.limiter.total_tokens) for pipeline in feed.pipelines]
     assert sizes == [(8 * 2**20, 4), (2 * 2**20, 1), (2 * 2**20, 1)]
 
 

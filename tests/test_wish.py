@@ -16,7 +16,7 @@ from hyperwatch.log.files import Tree
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.wish import AtBlock, AtTime, resolve
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import DIFFS, ORDERS, Layout
 from support import append, connected, event, events_of, hour_file, line, needs_samples, running, sample, until
 

@@ -102,6 +102,7 @@ def command(context: click.Context, /, log_level: str, log_format: Literal["text
     for stranger in misspelled(context.find_root().command, os.environ):
         logger.warning(stranger)
     memory.keep_flat()
+    memory.seldom_collect()
     raise_open_files()
     trio.run(service.run, config)
 

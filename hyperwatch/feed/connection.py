@@ -37,7 +37,7 @@ from hyperwatch.feed.protocol import (
 )
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
-from hyperwatch.feed.subscription import Subscription
+from hyperwatch.feed.subscription import Framed, Subscription
 from hyperwatch.feed.views import Events, View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
@@ -73,6 +73,9 @@ class Connection:
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
         self._share = self._guard.limits.client_past()
+        self.offer = socket.offer
+        """How the hub pushes: without waiting, and without a way through here."""
+        socket.when_rest_waits(self.wake)
 
     @property
     def peer(self) -> str:
@@ -106,13 +109,6 @@ class Connection:
         return await self._socket.close(code, reason)
 
     # What the hub and subscriptions see of a connection.
-
-    def offer(self, head: bytes, tail: bytes, *, binary: bool) -> bool:
-        """Sends without waiting; False where nothing was taken."""
-        taken = self._socket.offer(head, tail, binary=binary)
-        if self._socket.unfinished:
-            self.wake()
-        return taken
 
     def wake(self) -> None:
         """A subscription is behind, or part of a message is left."""
@@ -218,10 +214,7 @@ class Connection:
     async def _step(self, subscription: Subscription) -> None:
         """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head."""
         hub = self._source(subscription).hub
-        if subscription.partial is not None:
-            await self._send_entry(subscription, subscription.partial)
-            subscription.serial += 1
-        elif subscription.reader is not None:
+        if subscription.reader is not None:
             await self._step_in_files(subscription, subscription.reader)
         elif subscription.serial < hub.ring.first_serial:
             await self._open_files(subscription)
@@ -231,6 +224,8 @@ class Connection:
         elif subscription.view.ours and not subscription.arrived:
             subscription.arrived = True
             await self._tell(subscription, standing("live", subscription.cursor, hub.last))
+        elif self._socket.unfinished:
+            await self._socket.flush()
         elif not subscription.over:
             hub.join(subscription)  # nothing was awaited since the look at the ring
 
@@ -295,7 +290,7 @@ class Connection:
         logger.error("subscription {} of {} misses a part of the log: {}", subscription.id, self._socket.peer, error)
         self._close_reader(subscription)
         before, ring = subscription.cursor, self._source(subscription).hub.ring
-        subscription.cursor, subscription.serial, subscription.sent = ring.start, ring.first_serial, 0
+        subscription.cursor, subscription.serial = ring.start, ring.first_serial
         await self._tell_gap(subscription, Gap(subscription.view.stream, PLACE_GONE, before, subscription.cursor))
 
     async def _tell_gap(self, subscription: Subscription, missing: Gap) -> None:
@@ -304,9 +299,8 @@ class Connection:
 
     async def _send_entry(self, subscription: Subscription, entry: Entry) -> None:
         messages = subscription.view.messages(entry)
-        for message in messages[subscription.sent :]:
+        for message in messages:
             await self._send(subscription, message)
-        subscription.sent, subscription.partial = 0, None
         subscription.cursor = entry.after
         if entry.paired is not None:
             subscription.held = entry.paired.after
@@ -314,14 +308,17 @@ class Connection:
         if subscription.view.ours and now - subscription.told_s >= TELL_S:
             subscription.told_s = now
             await self._tell(subscription, standing("cursor", entry.after, entry))
-        elif not messages:
-            await trio.lowlevel.checkpoint()  # many entries may match nothing; others want to run too
+        await trio.lowlevel.checkpoint()  # what is offered waits for nobody, and others want to run too
 
     async def _tell(self, subscription: Subscription, message: Message) -> None:
         """Sends what no entry holds."""
         await self._send(subscription, packed(message, subscription.view.compress))
 
     async def _send(self, subscription: Subscription, message: Message) -> None:
+        """Sends at once what the socket has room for, and else waits: a client that is behind for once soon is not."""
+        if not subscription.over and self.offer(*Framed(message).next(subscription.name, subscription.seq + 1)):
+            subscription.seq += 1
+            return
         async with self._turn:
             if not subscription.over:
                 subscription.sending_s = trio.current_time()

@@ -20,8 +20,8 @@ from typing import Self
 import attrs
 import msgspec
 
-from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderDetails, OrderDetailsPart
+from hyperwatch.node.runs import Raw
 
 __all__ = ["ORDER_TYPES", "TIFS", "Details", "address", "refuse_empty"]
 

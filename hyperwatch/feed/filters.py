@@ -8,9 +8,10 @@ from typing import Self, cast
 import attrs
 
 from hyperwatch.feed.details import Details, address, refuse_empty
-from hyperwatch.node.events import Run
+from hyperwatch.feed.interest import Interest, interest_in, routed
 from hyperwatch.node.keys import OrderKeys
-from hyperwatch.node.statuses import StatusClass, class_of
+from hyperwatch.node.runs import Run
+from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
 
 __all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "doubtful_coins"]
 
@@ -32,8 +33,32 @@ class Statuses:
         words = frozenset(words)
         return cls(words.difference(CLASSES), frozenset(CLASSES[word] for word in words.intersection(CLASSES)))
 
-    def __contains__(self, event: OrderKeys) -> bool:
-        return event.status in self.names or (bool(self.classes) and class_of(event) in self.classes)
+    def split(self, keys: Sequence[OrderKeys], numbers: Iterable[int], *, wanted: bool) -> list[int]:
+        """The numbers of the events whose status is among them; those of all others where `wanted` is false.
+
+        What a status says of its order does not depend on the event, but for a rejection: each status is judged once.
+        """
+        verdicts: dict[str, bool | None] = {}
+        removed = StatusClass.REMOVED in self.classes  # of two classes, of which one is among them
+        chosen = []
+        for number in numbers:
+            event = keys[number]
+            status = event.status
+            if status not in verdicts:
+                verdicts[status] = self._verdict(status)
+            verdict = verdicts[status]
+            if (was_live(event) is removed if verdict is None else verdict) is wanted:
+                chosen.append(number)
+        return chosen
+
+    def _verdict(self, status: str) -> bool | None:
+        """Whether a status is among them; None where that depends on the event."""
+        if status in self.names:
+            return True
+        named = class_of_name(status)
+        if named is StatusClass.REJECTED and (named in self.classes) is not (StatusClass.REMOVED in self.classes):
+            return None
+        return named in self.classes
 
 
 @attrs.frozen
@@ -86,33 +111,32 @@ class OrderFilter:
         """Whether no event can fail it."""
         return self == _EVERYTHING
 
-    def may_match(self, run: Run) -> bool:
-        """False where none of a run's events can match: most filters want few coins or users."""
-        if self.users is not None and self.users.isdisjoint(run.users):
-            return False
-        return self.coins is None or bool(self.dexes) or not self.coins.isdisjoint(run.coins)
+    @property
+    def interest(self) -> Interest | None:
+        """What must occur for any event to match; None for anything."""
+        return interest_in(self.coins, self.dexes, self.users)
 
-    def select(self, run: Run) -> list[int]:
-        """The positions of a run's events that match."""
-        if self.everything:
-            return list(range(len(run.events)))
-        holds = self._holds
-        chosen = [number for number, keys in enumerate(cast("Sequence[OrderKeys]", run.keys)) if holds(keys)]
-        if self.details is None:
+    def select(self, run: Run) -> Sequence[int]:
+        """The positions of a run's events that match: each condition is asked of those that all before it left."""
+        chosen = routed(run, self.coins, self.dexes, self.users)
+        if not chosen:
             return chosen
-        hold, events = self.details.hold, run.events
-        return [number for number in chosen if hold(events[number])]
+        keys = cast("Sequence[OrderKeys]", run.keys)
+        if self.sides is not None:
+            chosen = [number for number in chosen if _side_of(keys[number]) in self.sides]
+        if self.statuses is not None:
+            chosen = self.statuses.split(keys, chosen, wanted=True)
+        if self.not_statuses is not None:
+            chosen = self.not_statuses.split(keys, chosen, wanted=False)
+        if self.details is not None:
+            hold, events = self.details.hold, run.events
+            chosen = [number for number in chosen if hold(events[number])]
+        return chosen
 
-    def _holds(self, event: OrderKeys) -> bool:
-        """Whether all but the details does."""
-        order = event.order
-        return (
-            (self.coins is None or order.coin in self.coins or (bool(self.dexes) and order.coin.startswith(self.dexes)))
-            and (self.users is None or event.user in self.users)
-            and (self.sides is None or _SIDES.get(order.side, order.side) in self.sides)
-            and (self.statuses is None or event in self.statuses)
-            and (self.not_statuses is None or event not in self.not_statuses)
-        )
+
+def _side_of(event: OrderKeys) -> str:
+    side = event.order.side
+    return _SIDES.get(side, side)
 
 
 _EVERYTHING = OrderFilter()
@@ -132,13 +156,14 @@ class AnyOf:
         """The exact names in any of them."""
         return frozenset().union(*(each.coins or () for each in self.filters))
 
-    def may_match(self, run: Run) -> bool:
-        """False where none of a run's events can match."""
-        return any(each.may_match(run) for each in self.filters)
+    @property
+    def interest(self) -> Interest | None:
+        """What must occur for any event to match any of them; None for anything."""
+        return Interest.in_any(each.interest for each in self.filters)
 
     def select(self, run: Run) -> list[int]:
         """The positions of a run's events that match, each once."""
-        return sorted(set().union(*(each.select(run) for each in self.filters if each.may_match(run))))
+        return sorted(set().union(*(each.select(run) for each in self.filters)))
 
 
 Filter = OrderFilter | AnyOf

@@ -6,21 +6,60 @@ It never waits for a client. A socket that takes no more turns its subscriptions
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
+import attrs
 import trio
 
-from hyperwatch.feed.packing import Message, packed
-from hyperwatch.feed.subscription import Subscription
+from hyperwatch.feed.interest import Index, Interest
+from hyperwatch.feed.packing import Encoding, packed
+from hyperwatch.feed.subscription import Framed, Outlet, Subscription
 from hyperwatch.feed.views import View, standing
 from hyperwatch.log.batch import Batch, Entry
+from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.ring import Ring
 
 __all__ = ["TELL_S", "Hub"]
 
 TELL_S = 1.0  # how often a subscription hears where it stands
 
-_EVENTS_AT_ONCE = 1000  # between checkpoints: about a millisecond, which is what another client may have to wait
+# Work is counted in microseconds, about, for the clock would tell how busy the machine is.
+_AT_ONCE_US = 1000  # between checkpoints: what another client may have to wait
+_ASK_US = 5  # a view about an entry, and for its message
+_PUSH_US = 8
+_TELL_US = 1
+_BYTES_PER_US = 4096  # of messages, as they are made and as they are pushed
+_EVENTS_PER_US = 4  # as they are looked up by coin and user
+_TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
+_TOGETHER_BYTES = 2 * 1024 * 1024  # entries that views are asked about together, where so many are there already
+_TOGETHER = 64
+_WRITE_BYTES = 512 * 1024  # messages that go to a client in one write: what does not fit waits in memory for `flush`
+_PARTS = 1024  # of a write: IOV_MAX
+
+
+@attrs.define(eq=False)
+class _Group:
+    """The live subscriptions of equal views."""
+
+    view: View
+    interest: Interest | None
+    members: dict[Subscription, None] = attrs.Factory(dict)
+    """A dict, not a set: clients in the order they came."""
+
+
+_Numbered = tuple[int, Entry]
+
+
+@attrs.frozen(eq=False)
+class _Pushed:
+    """What a view has to say of an entry."""
+
+    serial: int
+    entry: Entry
+    framed: list[Framed]
+    size: int
+    """Of the messages, bytes."""
 
 
 class Hub:
@@ -37,58 +76,125 @@ class Hub:
         self._serial = ring.end_serial  # of the entry that is published next
         self._start = ring.end
         self._within = False  # an entry, which some views have and others not yet
-        self._live: dict[View, dict[Subscription, None]] = {}  # a dict, not a set: clients in the order they came
+        self._awaited = False  # its end
+        self._work_us = 0  # since a checkpoint
+        self._groups: dict[View, _Group] = {}
+        self._index: Index[_Group] = Index()
         self._published = trio.Event()
         self._coins: frozenset[str] = frozenset()
         self._coins_read_s = -TELL_S
 
     def join(self, subscription: Subscription) -> None:
         """Makes it live. It must stand at the ring's end; nothing may be awaited between that look and this call."""
+        view = subscription.view
+        group = self._groups.get(view)
+        if group is None:
+            group = self._groups[view] = _Group(view, view.interest)
+            self._index.add(group)
+        group.members[subscription] = None
         subscription.live = True
-        self._live.setdefault(subscription.view, {})[subscription] = None
 
     def leave(self, subscription: Subscription) -> None:
         """Pushes to it no more."""
-        group = self._live.get(subscription.view, {})
-        group.pop(subscription, None)
-        if not group:
-            self._live.pop(subscription.view, None)
+        if not subscription.live:
+            return
+        subscription.live = False
+        group = self._groups[subscription.view]
+        del group.members[subscription]
+        if not group.members:
+            del self._groups[group.view]
+            self._index.remove(group)
 
     async def publish(self, batch: Batch) -> int:
         """Pushes a batch, which the ring holds already.
 
         Returns:
-            To how many clients any of it went.
+            How many of the clients at the head any of it was for.
         """
-        serial = self.ring.end_serial - len(batch.entries)
-        reached: set[object] = set()
+        reached: dict[_Group, None] = {}
         self._published.set()
         self._published = trio.Event()
-        work = 0
-        for entry in batch.entries:
+        for entries in _together(batch.entries, self.ring.end_serial - len(batch.entries)):
             self._within = True
-            for view in list(self._live):
-                if messages := view.messages(entry):
-                    self._push(view, messages, entry, serial, reached)
-                work += len(entry.run.events)
-                if work >= _EVENTS_AT_ONCE:
-                    work = 0
-                    await trio.lowlevel.checkpoint()
-            serial += 1
-            self.last, self._serial, self._within = entry, serial, False
-        return len(reached)
+            for group, concerned in self._asked(entries).items():
+                for pushed in self._writes(group, concerned):
+                    reached[group] = None
+                    await self._push(group, pushed)
+                if self._work_us >= _AT_ONCE_US:
+                    await self._breathe()
+            serial, self.last = entries[-1]
+            self._serial, self._within = serial + 1, False
+            if self._awaited:
+                await self._breathe()
+        return len({subscription.outlet for group in reached for subscription in group.members})
 
-    def _push(self, view: View, messages: Sequence[Message], entry: Entry, serial: int, reached: set[object]) -> None:
-        for subscription in list(self._live.get(view, ())):
-            if serial < subscription.serial:
+    def _asked(self, entries: Sequence[_Numbered]) -> dict[_Group, list[_Numbered]]:
+        """Whom any of them may concern, and which do."""
+        asked: defaultdict[_Group, list[_Numbered]] = defaultdict(list)
+        for numbered in entries:
+            _, entry = numbered
+            self._work_us += len(entry.run.events) // _EVENTS_PER_US
+            for group in self._groups.values() if entry.gaps else self._index.asked(entry):
+                asked[group].append(numbered)
+        return asked
+
+    def _writes(self, group: _Group, entries: Sequence[_Numbered]) -> Iterator[list[_Pushed]]:
+        """What a view has to say of entries, in parts that may go to a client in one write."""
+        some: list[_Pushed] = []
+        room = _WRITE_BYTES
+        for serial, entry in entries:
+            messages = group.view.messages(entry)
+            size = sum(len(message.tail) for message in messages)
+            self._work_us += _ASK_US + size // _BYTES_PER_US + (len(entry.run.events) if group.interest is None else 0)
+            if not messages:
+                continue
+            if some and size > room:
+                yield some
+                some, room = [], _WRITE_BYTES
+            some.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
+            room -= size
+        if some:
+            yield some
+
+    async def _push(self, group: _Group, pushed: Sequence[_Pushed]) -> None:
+        each_us = _PUSH_US + sum(len(each.framed) * _TELL_US + each.size // _BYTES_PER_US for each in pushed)
+        members = list(group.members)
+        step = _AT_ONCE_US // each_us + 1
+        for at in range(0, len(members), step):
+            some = members[at : at + step]
+            for subscription in some:
+                if subscription.live:  # others ran since the list was made: it may have left
+                    self._push_to(subscription, pushed)
+            self._work_us += each_us * len(some)
+            if self._work_us >= _AT_ONCE_US:
+                await self._breathe()
+
+    def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
+        seq, size, first = subscription.seq, 0, None
+        parts: list[bytes] = []
+        for each in pushed:
+            if each.serial < subscription.serial:
                 continue  # its connection sent this one before it came here
-            for sent, message in enumerate(messages):
-                if not subscription.outlet.offer(subscription.head(message), message.tail, binary=message.binary):
-                    self.leave(subscription)
-                    subscription.fall_behind(entry, serial, sent)
-                    break
-                subscription.seq += 1
-                reached.add(subscription.outlet)
+            first = first or each
+            for framed in each.framed:
+                seq += 1
+                more, length = framed.next(subscription.name, seq)
+                parts += more
+                size += length
+        if first is None:
+            return
+        if len(parts) > _PARTS:
+            parts = [b"".join(parts)]
+        if subscription.push(parts, size):
+            subscription.seq = seq
+        else:
+            self.leave(subscription)
+            subscription.fall_behind(first.entry, first.serial)
+
+    async def _breathe(self) -> None:
+        """Lets others run."""
+        self._work_us = 0
+        await trio.lowlevel.checkpoint()
 
     async def published(self) -> None:
         """Returns when the next batch is in the ring."""
@@ -98,18 +204,45 @@ class Hub:
         """Tells the live subscriptions of our own types, every TELL_S, where they stand. Does not end."""
         while True:
             await trio.sleep(TELL_S)
-            while self._within:  # noqa: ASYNC110  for a millisecond at most
-                await trio.lowlevel.checkpoint()
-            where = standing("cursor", self.last.after if self.last else self._start, self.last)
-            for view, group in list(self._live.items()):
-                if view.ours:
-                    message = packed(where, view.compress)
-                    for subscription in list(group):
-                        if subscription.serial > self._serial:
-                            continue  # its connection has sent it more than the hub has published
-                        # A socket that takes nothing now is told later.
-                        if subscription.outlet.offer(subscription.head(message), message.tail, binary=message.binary):
-                            subscription.seq += 1
+            where = None
+            for outlet, subscriptions in (await self._by_outlet()).items():
+                for at in range(0, len(subscriptions), _TOLD_AT_ONCE):
+                    await self._between_entries()
+                    if where is None or where.last is not self.last:
+                        where = _Standing(self._start, self.last)
+                    self._tell(outlet, subscriptions[at : at + _TOLD_AT_ONCE], where)
+
+    async def _by_outlet(self) -> dict[Outlet, list[Subscription]]:
+        """The live subscriptions of our own types: what one client is told goes out together."""
+        found: defaultdict[Outlet, list[Subscription]] = defaultdict(list)
+        for group in list(self._groups.values()):
+            if group.view.ours:
+                for subscription in group.members:
+                    found[subscription.outlet].append(subscription)
+                self._work_us += _TELL_US * len(group.members)
+            if self._work_us >= _AT_ONCE_US:
+                await self._breathe()
+        return found
+
+    async def _between_entries(self) -> None:
+        """Lets others run, and returns where every view has had the same."""
+        if self._work_us >= _AT_ONCE_US:
+            await self._breathe()
+        self._awaited = True
+        while self._within:  # noqa: ASYNC110  for a few milliseconds at most
+            await trio.lowlevel.checkpoint()
+        self._awaited = False
+
+    def _tell(self, outlet: Outlet, subscriptions: Sequence[Subscription], where: _Standing) -> None:
+        # Who is ahead of the hub's last entry has been sent more by its connection.
+        told = [each for each in subscriptions if each.live and each.serial <= self._serial]
+        frames = b"".join(
+            [part for each in told for part in where.framed(each.view.compress).next(each.name, each.seq + 1)[0]]
+        )
+        self._work_us += _PUSH_US + _TELL_US * len(told)
+        if frames and outlet.offer((frames,), len(frames)):  # a socket that takes nothing now is told later
+            for each in told:
+                each.seq += 1
 
     def coins(self) -> frozenset[str]:
         """The coins in the ring, looked up at most once in TELL_S."""
@@ -121,4 +254,33 @@ class Hub:
 
     def live_clients(self) -> int:
         """How many clients have a subscription at the head."""
-        return len({subscription.outlet for group in self._live.values() for subscription in group})
+        return len({subscription.outlet for group in self._groups.values() for subscription in group.members})
+
+
+class _Standing:
+    """Where who has had all so far stands, in each encoding that is asked for."""
+
+    def __init__(self, start: Cursor, last: Entry | None) -> None:
+        self.last = last
+        self._message = standing("cursor", last.after if last else start, last)
+        self._framed: dict[Encoding | None, Framed] = {}
+
+    def framed(self, encoding: Encoding | None) -> Framed:
+        """The message."""
+        if encoding not in self._framed:
+            self._framed[encoding] = Framed(packed(self._message, encoding))
+        return self._framed[encoding]
+
+
+def _together(entries: Sequence[Entry], serial: int) -> Iterator[list[_Numbered]]:
+    """Numbers entries, and puts them together: a system call for each of many small ones would cost more than all else."""
+    some: list[_Numbered] = []
+    size = 0
+    for number, entry in enumerate(entries, serial):
+        if some and (size + entry.run.size_bytes > _TOGETHER_BYTES or len(some) == _TOGETHER):
+            yield some
+            some, size = [], 0
+        some.append((number, entry))
+        size += entry.run.size_bytes
+    if some:
+        yield some

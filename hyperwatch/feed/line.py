@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import trio
@@ -37,6 +38,7 @@ class Line(trio.abc.Stream):
         self._lock = trio.Lock()
         self._rest: memoryview | None = None
         self._broken = False
+        self._clear = True  # to be offered something: all is written, nobody is writing, nobody has said goodbye
         self._early = b""
         self._inbound: Inbound | None = None
         self._heard = False
@@ -45,6 +47,8 @@ class Line(trio.abc.Stream):
         """A closing frame was sent: nothing follows it."""
         self.closed = trio.Event()
         """Nothing more will be read."""
+        self.rest_waits: Callable[[], None] = _no_one
+        """Called where part of what was offered is left to `flush`."""
         self.descriptor = stream.socket.fileno()
         try:
             self.host, port, *_ = stream.socket.getpeername()
@@ -62,19 +66,24 @@ class Line(trio.abc.Stream):
         """Whether it has become a WebSocket."""
         return self._inbound is not None
 
-    def offer(self, frame: bytes, tail: bytes) -> bool:
-        """Writes a frame without waiting. False where nothing of it was taken; its end may be left to `flush`."""
-        if self._broken or self._rest is not None or self._lock.locked() or self.parted.is_set():
+    def offer(self, parts: Sequence[bytes], size: int) -> bool:
+        """Writes the parts of whole frames, so many bytes together, without waiting.
+
+        Returns:
+            False where nothing of them was taken. True else: what did not fit waits for `flush`, and `rest_waits` is called.
+        """
+        if not self._clear:
             return False
         try:
-            sent = os.writev(self._stream.socket.fileno(), (frame, tail))
+            sent = os.writev(self.descriptor, parts)
         except BlockingIOError:
             return False
         except OSError:
-            self._broken = True
+            self._broken, self._clear = True, False
             return False
-        if sent < len(frame) + len(tail):
-            self._rest = memoryview(frame + tail)[sent:]
+        if sent < size:
+            self._rest, self._clear = memoryview(b"".join(parts))[sent:], False
+            self.rest_waits()
         return True
 
     async def flush(self) -> None:
@@ -88,6 +97,7 @@ class Line(trio.abc.Stream):
             if not self.parted.is_set():
                 await self._guarded(data)
                 if self.framed and data[0] == CLOSE:
+                    self._clear = False
                     self.parted.set()
 
     async def send_frame(self, frame: bytes, tail: bytes) -> None:
@@ -104,12 +114,12 @@ class Line(trio.abc.Stream):
         if self._broken:
             msg = "half a frame was sent on this connection"
             raise trio.BrokenResourceError(msg)
-        self._broken = True
+        self._broken, self._clear = True, False
         if self._rest is not None:
             await self._stream.send_all(self._rest)
             self._rest = None
         await self._stream.send_all(data)
-        self._broken = False
+        self._broken, self._clear = False, not self.parted.is_set()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -181,7 +191,7 @@ class Line(trio.abc.Stream):
 
     def reset(self) -> None:
         """Ends it at once: what was not delivered is thrown away, here and in the system."""
-        self._broken = True
+        self._broken, self._clear = True, False
         self.close()
 
     def close(self) -> None:
@@ -192,4 +202,10 @@ class Line(trio.abc.Stream):
                 self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             except OSError:
                 return  # it is closed already
+        self._clear = False
+        self.descriptor = -1  # it will be another client's
         self._stream.socket.close()
+
+
+def _no_one() -> None:
+    """Nobody flushes yet."""

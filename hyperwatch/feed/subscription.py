@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
 import msgspec
 
+from hyperwatch.feed.frames import head_of
 from hyperwatch.feed.packing import Message
 from hyperwatch.feed.trades import Trades, paired
 from hyperwatch.feed.views import View
@@ -16,19 +18,21 @@ from hyperwatch.log.gaps import Gap
 from hyperwatch.log.reader import Reader
 from hyperwatch.node.trades import Held
 
-__all__ = ["Outlet", "Subscription"]
+__all__ = ["Framed", "Offer", "Outlet", "Subscription"]
 
-_LINE = b'{"channel":"%s","id":%s,"seq":%d}\n'  # before a compressed body, which begins right behind the newline
+Offer = Callable[[Sequence[bytes], int], bool]
+"""Sends the parts of whole frames, so many bytes together, without waiting; False where nothing was taken."""
 
 
 class Outlet(Protocol):
     """Where a subscription's messages go: a connection."""
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool) -> bool:
-        """Sends without waiting; False where nothing was taken."""
+    @property
+    def offer(self) -> Offer:
+        """Sends without waiting."""
 
     def wake(self) -> None:
-        """A subscription of this outlet fell behind, or part of a message is left: see to it."""
+        """A subscription of this outlet fell behind: see to it."""
 
 
 @attrs.define(eq=False)
@@ -48,10 +52,6 @@ class Subscription:
     """The ring's number of the entry there; -1 where the files serve it. While live: entries before it were sent by the
     connection."""
     live: bool = False
-    partial: Entry | None = None
-    """While behind: the entry at `serial`, where some of its messages were sent before the socket was full."""
-    sent: int = 0
-    """How many of them."""
     reader: Reader | None = None
     gap: Gap | None = None
     """What is missing where it begins, and has not been told yet."""
@@ -65,25 +65,56 @@ class Subscription:
     told_s: float = 0.0
     """When it last heard where it stands, by the event loop's clock."""
     over: bool = False
+    push: Offer = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: self.outlet.offer, takes_self=True)
+    )
+    """The outlet's `offer`, at hand: a thousand clients are pushed to at once, and each object on the way costs."""
+    name: bytes = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: msgspec.json.encode(self.id), takes_self=True)
+    )
+    """The id as its messages have it."""
 
     def head(self, message: Message) -> bytes:
         """What stands before a message's tail: `id` and the next `seq`, or nothing for official types."""
-        if not message.channel:
-            return b""
-        form = _LINE if message.binary else b'{"channel":"%s","data":{"id":%s,"seq":%d,'
-        return form % (message.channel, msgspec.json.encode(self.id), self.seq + 1)
+        return _form_of(message) % (self.name, self.seq + 1) if message.channel else b""
 
     def complete(self, entry: Entry) -> Entry:
         """An entry from the files as the ring would have it for this view."""
         return paired(entry, self.held)[0] if isinstance(self.view, Trades) else entry
 
-    def fall_behind(self, entry: Entry, serial: int, sent: int) -> None:
-        """The socket took no more than `sent` messages of an entry: from here the connection serves it."""
-        self.live = False
+    def fall_behind(self, entry: Entry, serial: int) -> None:
+        """The socket took nothing of an entry: from here the connection serves it."""
         self.cursor = entry.before
         self.serial = serial
         if entry.paired is not None:
             self.held = entry.paired.before
-        if sent:
-            self.partial, self.sent = entry, sent
         self.outlet.wake()
+
+
+class Framed:
+    """A message as WebSocket frames, for one subscription after the other: what they share is made once."""
+
+    def __init__(self, message: Message) -> None:
+        self._binary, self._tail = message.binary, message.tail
+        self._form = _form_of(message) if message.channel else None
+        self._headers: dict[int, tuple[bytes, int]] = {}  # by the length of what stands before the tail; frames' sizes
+
+    def next(self, name: bytes, seq: int) -> tuple[tuple[bytes, bytes, bytes], int]:
+        """(the parts of a frame for a subscription of that name, their size)."""
+        head = b"" if self._form is None else self._form % (name, seq)
+        known = self._headers.get(len(head))
+        header, size = known or self._header(len(head))
+        return (header, head, self._tail), size
+
+    def _header(self, length: int) -> tuple[bytes, int]:
+        length_bytes = length + len(self._tail)
+        header = head_of(length_bytes, binary=self._binary)
+        self._headers[length] = header, len(header) + length_bytes
+        return self._headers[length]
+
+
+def _form_of(message: Message) -> bytes:
+    """What stands before the tail, for `id` and `seq` to be put in."""
+    if message.binary:
+        return b'{"channel":"%b","id":%%b,"seq":%%d}\n' % message.channel  # the body begins right behind the newline
+    return b'{"channel":"%b","data":{"id":%%b,"seq":%%d,' % message.channel

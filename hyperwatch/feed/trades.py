@@ -8,6 +8,7 @@ from typing import cast
 import attrs
 import msgspec
 
+from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Message
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.counters import Counters
@@ -62,6 +63,10 @@ class Trades:
     def name(self) -> str:
         return f"trades {self.coin}"
 
+    @property
+    def interest(self) -> Interest:
+        return Interest(coins=frozenset([self.coin]))  # the second fill of a trade is in it, and of the same coin
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the trades of which the second fill is in the entry."""
         if entry.paired is None:
@@ -85,20 +90,18 @@ class UserFills:
         return f"userFills {self.user}"
 
     @property
+    def interest(self) -> Interest:
+        return Interest(users=frozenset([self.user]))
+
+    @property
     def opening(self) -> tuple[Message, ...]:
         """The snapshot that clients wait for. The node's files hold no account's history: it is empty."""
         return (_user_fills(b'"isSnapshot":true,', self.user, ()),)
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""
-        if self.user not in entry.run.users:
-            return ()
-        fills = [
-            _PAIR.decode(event)[1]
-            for event, keys in zip(entry.run.events, entry.run.keys, strict=True)
-            if keys.user == self.user
-        ]
-        return (_user_fills(b"", self.user, fills),)
+        fills = [_PAIR.decode(entry.run.events[number])[1] for number in entry.run.users.get(self.user, ())]
+        return (_user_fills(b"", self.user, fills),) if fills else ()
 
 
 _PAIR = msgspec.json.Decoder(tuple[str, msgspec.Raw])

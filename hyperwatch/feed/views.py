@@ -6,19 +6,21 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
 import attrs
 import msgspec
 
+from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Encoding, Message, packed
 from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
-from hyperwatch.node.events import Raw
 from hyperwatch.node.keys import OrderKeys
+from hyperwatch.node.runs import Raw
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS
 from hyperwatch.node.times import ms_of
@@ -62,6 +64,10 @@ class View(Protocol):
     def opening(self) -> Sequence[Message]:
         """What it hears before everything else."""
 
+    @property
+    def interest(self) -> Interest | None:
+        """What must occur for it to hear of an entry's events; None for anything."""
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""
 
@@ -79,6 +85,10 @@ class Events:
     channel: ClassVar[bytes]
     stream: ClassVar[str]
 
+    @property
+    def interest(self) -> Interest | None:
+        return self.filter.interest
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
         events = self._events(entry)
@@ -89,17 +99,17 @@ class Events:
         run = entry.run
         if self.filter.everything:
             events, places = run.events, _places(entry, range(len(run.events)))
-        elif not self.filter.may_match(run):
-            return ()
         else:
             chosen = self.filter.select(run)
             events, places = [run.events[number] for number in chosen], _places(entry, chosen)
         if not events:
             return ()
-        body = b",".join(events)
-        if len(body) + _AROUND_BYTES > MESSAGE_BYTES:
+        if too_large(entry):
             return (_too_large(self.stream, entry),)
-        return (Message(self.channel, b"%s,%s%s" % (_where(entry), b'"index":%s,"events":[' % places, body + b"]}}")),)
+        parts = [*events]  # into which goes what stands around them: so that all of it is copied once
+        parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), places, parts[0])
+        parts[-1] = b"%b]}}" % parts[-1]
+        return (Message(self.channel, b",".join(parts)),)
 
 
 @attrs.frozen
@@ -141,6 +151,10 @@ class OrderUpdates:
     def name(self) -> str:
         return f"orderUpdates {self.user}"
 
+    @property
+    def interest(self) -> Interest:
+        return Interest(users=frozenset([self.user]))
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """One message for the entry's official updates; an update whose status is not official travels alone.
 
@@ -148,11 +162,9 @@ class OrderUpdates:
         """
         groups: list[list[bytes]] = []
         unofficial = True
-        if self.user not in entry.run.users:
-            return ()
-        for event, keys in zip(entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys), strict=True):
-            if keys.user != self.user:
-                continue
+        events, known = entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys)
+        for number in entry.run.users.get(self.user, ()):
+            event, keys = events[number], known[number]
             if unofficial or keys.status not in OFFICIAL:
                 groups.append([])
             groups[-1].append(_update(event, _status_ms(keys, entry)))
@@ -191,6 +203,7 @@ def too_large(entry: Entry) -> bool:
 _AROUND_BYTES = 2048
 
 
+@functools.lru_cache(maxsize=8)  # entries; every filter has a message of its own to begin
 def _where(entry: Entry) -> bytes:
     run = entry.run
     where = _position(entry.after, run.block, run.time_ms)
@@ -213,7 +226,7 @@ def _places(entry: Entry, chosen: Sequence[int]) -> bytes:
         return b"null"
     if chosen[-1] - chosen[0] == len(chosen) - 1:
         return b"%d" % (first + chosen[0])
-    return b"[%s]" % b",".join(b"%d" % (first + number) for number in chosen)
+    return msgspec.json.encode([first + number for number in chosen])
 
 
 def _edge(cursor: Cursor) -> bytes:

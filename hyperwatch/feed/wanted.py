@@ -8,7 +8,8 @@ from typing import Protocol, Self
 import attrs
 
 from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.node.events import Run
+from hyperwatch.feed.interest import Interest, interest_in, routed
+from hyperwatch.node.runs import Run
 
 __all__ = ["EventFilter", "Wanted"]
 
@@ -24,11 +25,12 @@ class Wanted(Protocol):
     def everything(self) -> bool:
         """Whether no event can fail it."""
 
-    def may_match(self, run: Run) -> bool:
-        """False where none of a run's events can match."""
+    @property
+    def interest(self) -> Interest | None:
+        """What must occur for any event to match; None for anything."""
 
-    def select(self, run: Run) -> list[int]:
-        """The positions of a run's events that match."""
+    def select(self, run: Run) -> Sequence[int]:
+        """The positions of a run's events that match, in ascending order."""
 
 
 @attrs.frozen
@@ -49,19 +51,9 @@ class EventFilter:
     def everything(self) -> bool:
         return self.coins is None and self.users is None
 
-    def may_match(self, run: Run) -> bool:
-        if self.users is not None and self.users.isdisjoint(run.users):
-            return False
-        return self.coins is None or bool(self.dexes) or not self.coins.isdisjoint(run.coins)
+    @property
+    def interest(self) -> Interest | None:
+        return interest_in(self.coins, self.dexes, self.users)
 
-    def select(self, run: Run) -> list[int]:
-        return [
-            number
-            for number, event in enumerate(run.keys)
-            if (
-                self.coins is None
-                or event.coin in self.coins
-                or (bool(self.dexes) and event.coin.startswith(self.dexes))
-            )
-            and (self.users is None or event.user in self.users)
-        ]
+    def select(self, run: Run) -> Sequence[int]:
+        return routed(run, self.coins, self.dexes, self.users)

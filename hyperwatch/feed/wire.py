@@ -9,7 +9,7 @@ answer a ping once it has said goodbye.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -47,14 +47,14 @@ class Socket:
         """Whether part of a message that was offered waits for `flush`."""
         return self._line.unfinished
 
-    def offer(self, head: bytes, tail: bytes, *, binary: bool = False) -> bool:
-        """Sends a message without waiting.
+    @property
+    def offer(self) -> Callable[[Sequence[bytes], int], bool]:
+        """Sends whole frames without waiting; see `Line.offer`."""
+        return self._line.offer
 
-        Returns:
-            False where the socket has no room: nothing of the message was taken. True else; what of it did not fit is
-            sent by `flush` or before the next message.
-        """
-        return self._line.offer(head_of(len(head) + len(tail), binary=binary) + head, tail)
+    def when_rest_waits(self, call: Callable[[], None]) -> None:
+        """Has `call` called whenever part of what was offered is left to `flush`."""
+        self._line.rest_waits = call
 
     async def send(self, head: bytes, tail: bytes = b"", *, binary: bool = False) -> None:
         """Sends a message, waiting as long as the client takes. Raises GoneError."""
@@ -147,5 +147,5 @@ async def _beat(line: Line) -> None:
     while silent < SILENT_BEATS:
         await trio.sleep(BEAT_S)
         silent = 0 if line.alive() else silent + 1
-        line.offer(PING, b"")
+        line.offer((PING,), len(PING))
     raise RefusedError(Why.SILENT, NO_ANSWER, f"no pong, nor any other byte, for {BEAT_S * SILENT_BEATS:g} s")

@@ -10,8 +10,9 @@ import attrs
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import FILE_REMOVED, LATE_FILE, MISSING_BLOCKS, UNREADABLE, Gap
 from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.events import Damage, Decoder, Run
+from hyperwatch.node.events import Decoder
 from hyperwatch.node.lines import pieces
+from hyperwatch.node.runs import Damage, Run
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 from hyperwatch.node.trades import Paired

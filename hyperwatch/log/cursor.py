@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Callable
 from typing import Annotated
 
@@ -67,6 +68,11 @@ class Cursor:
 
     def encode(self) -> str:
         """The cursor as clients carry it: opaque, URL-safe, about 150 characters."""
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
+        """Made once: every message of an entry carries it, however many filters want one of their own."""
         places = [(place.file, place.offset, place.taken, place.head) for place in self.places]
         wire = _Wire(_VERSION, self.directory, places, self.block, self.time, self.count)
         return base64.urlsafe_b64encode(msgspec.json.encode(wire)).rstrip(b"=").decode()

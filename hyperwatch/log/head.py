@@ -1,8 +1,8 @@
 """The head of the log: tail -> batcher -> workers -> ring, each batch handed on in the order of the files.
 
-    tail      takes whole lines from the files                  | at most 8 MiB in its hand
-      spans   a channel of 1                                    | 8 MiB
-    batcher   cuts spans into batches of at most 100,000 lines  | 8 MiB
+    tail      takes whole lines from the files                  | 2 MiB a worker in its hand, at most 8 MiB, or a line
+      spans   a channel of 1                                    | as much
+    batcher   cuts spans into batches of at most 100,000 lines  | as much
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
 from loguru import logger
 
 from hyperwatch.errors import DataError, FormatChangedError
-from hyperwatch.log.batch import Batch, Decoded, Span, assemble, decode
+from hyperwatch.log.batch import Batch, Decoded, Span, assemble
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
@@ -32,14 +32,13 @@ from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import Start, begin
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.walk import Walk
-from hyperwatch.node.events import Damage
-from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, chunks, first_lines
+from hyperwatch.log.workers import Job, Workers
+from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, first_lines, lines_in
 
 __all__ = ["Changes", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
-_ATTEMPTS = 2
-_HARD_S = 10.0  # what a cancelled worker may take to its next look at that: a piece takes a millisecond
+_READ_BYTES = 2 * 1024 * 1024  # at once, for each worker: more fills caches and memory, less costs hand-overs
 _FORMAT_LINES = 1000
 _RETRY_S = 1.0  # between attempts at files that cannot be read
 _DAMAGE_LOGGED = 5  # of one batch: a damaged file must not fill the disk with log
@@ -74,11 +73,14 @@ class Gate(Protocol):
 class _Slot:
     """A batch on its way through the workers."""
 
-    number: int
-    span: Span
-    lines: int
+    job: Job
     chunks: list[Decoded] = attrs.Factory(list)
     done: trio.Event = attrs.Factory(trio.Event)
+
+
+_T = TypeVar("_T")
+_Counted = tuple[Span, int]
+"""A batch and its lines."""
 
 
 class Head:
@@ -124,7 +126,6 @@ class Head:
     ) -> None:
         self._complete = complete
         self._found = found
-        self._stuck = stuck
         self._trouble = ""
         self._judged_lines = self._judged_failures = 0
         self._log = log
@@ -133,16 +134,14 @@ class Head:
         self._deliver = deliver
         self._changes = changes
         self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
-        self._deadline_s = deadline_s
-        self._pause = pause
+        self._read_bytes = min(BATCH_BYTES, workers * _READ_BYTES)
         self._gate = gate
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
-        self.limiter = trio.CapacityLimiter(workers)
-        self._threads = trio.CapacityLimiter(
-            math.inf
-        )  # `limiter` counts them, so that waiting for it takes no deadline
         self.counters = counters or Counters()
+        self.workers = Workers(
+            log.stream, log.layout, workers, deadline_s=deadline_s, pause=pause, stuck=stuck, counters=self.counters
+        )
         self.stopped = False
         self.looked_s = -math.inf
         self.pending_bytes = 0
@@ -165,14 +164,17 @@ class Head:
             DataError: where a directory cannot be read or a recording is damaged.
         """
         start = await trio.to_thread.run_sync(begin, self._log, self._start)
-        async with trio.open_nursery() as nursery:
-            span_out, span_in = trio.open_memory_channel[Span](1)
-            slot_out, slot_in = trio.open_memory_channel[_Slot](1)
-            nursery.start_soon(self._tail, start, span_out)
-            nursery.start_soon(self._batcher, span_in, slot_out)
-            nursery.start_soon(self._collector, start, slot_in)
+        async with trio.open_nursery() as watching:
+            watching.start_soon(self.workers.watch)
+            async with trio.open_nursery() as nursery:
+                span_out, span_in = trio.open_memory_channel[list[_Counted]](1)
+                slot_out, slot_in = trio.open_memory_channel[_Slot](1)
+                nursery.start_soon(self._tail, start, span_out)
+                nursery.start_soon(self._batcher, span_in, slot_out)
+                nursery.start_soon(self._collector, start, slot_in)
+            watching.cancel_scope.cancel("all has been delivered")
 
-    async def _tail(self, start: Start, spans: trio.MemorySendChannel[Span]) -> None:
+    async def _tail(self, start: Start, spans: trio.MemorySendChannel[list[_Counted]]) -> None:
         async with spans:
             walk = await trio.to_thread.run_sync(Walk, self._log, start.cursor.places)
             try:
@@ -181,28 +183,31 @@ class Head:
             finally:
                 walk.close()
 
-    async def _read(self, walk: Walk, spans: trio.MemorySendChannel[Span]) -> None:
+    async def _read(self, walk: Walk, spans: trio.MemorySendChannel[list[_Counted]]) -> None:
         while True:
+            rested_s = trio.current_time() + _LINGER_S
             try:
-                span = await trio.to_thread.run_sync(walk.take, BATCH_BYTES)
+                batches = await trio.to_thread.run_sync(_take, walk, self._read_bytes)
             except (OSError, DataError) as error:
                 if self._changes is None:
                     raise
                 await self._unreadable(error)
                 continue
-            if span is not None:
-                self.pending_bytes += span.end - span.offset
-                await spans.send(span)
+            if batches:
+                size_bytes = sum(span.end - span.offset for span, _ in batches)
+                self.pending_bytes += size_bytes
+                await _send(spans, batches)
+                if self._changes is not None and size_bytes < self._read_bytes // 2:
+                    await trio.sleep_until(rested_s)  # the node is at it: what it writes meanwhile is one read
             elif self._changes is None:
                 return
             else:
                 self._trouble = ""  # it has looked everywhere
                 self.looked_s = trio.current_time()
-                rested = trio.current_time() + _LINGER_S
                 self._changes.follow(self._log.directories(place.file for place in walk.places))
                 if await self._changes.wait():
                     walk.look_again()
-                await trio.sleep_until(rested)
+                await trio.sleep_until(rested_s)
 
     async def _unreadable(self, error: OSError | DataError) -> None:
         """The files cannot be read just now: the place is kept, and they are tried again."""
@@ -211,92 +216,34 @@ class Head:
             logger.error("reading waits: {}; it goes on from the same place when the files can be read", error)
         await trio.sleep(_RETRY_S)
 
-    async def _batcher(self, spans: trio.MemoryReceiveChannel[Span], slots: trio.MemorySendChannel[_Slot]) -> None:
+    async def _batcher(
+        self, spans: trio.MemoryReceiveChannel[list[_Counted]], slots: trio.MemorySendChannel[_Slot]
+    ) -> None:
         async with spans, slots, trio.open_nursery() as decoding:
             async for span in spans:
-                for batch in _batches(span):
+                for batch, lines in span:
                     self.counters.batches += 1
-                    lines = batch.data.count(b"\n")
-                    slot = _Slot(self.counters.batches, batch, lines)
+                    job = Job(self.counters.batches, batch, lines)
                     logger.debug(
                         "📦 batch {} taken: {} lines, {} bytes of {} {} at {}",
-                        slot.number, lines, len(batch.data), self._name, batch.file, batch.offset,
+                        job.number, lines, len(batch.data), self._name, batch.file, batch.offset,
                     )  # fmt: skip
-                    await slots.send(slot)
+                    slot = _Slot(job)
+                    await _send(slots, slot)
                     decoding.start_soon(self._decode, slot)
 
     async def _decode(self, slot: _Slot) -> None:
-        cuts = chunks(slot.span.data, slot.lines, int(self.limiter.total_tokens)) if slot.span.data else []
-        for attempt in range(1, _ATTEMPTS + 1):
-            began = trio.current_time()
-            decoded: list[Decoded | None] = [None] * len(cuts)
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as workers:
-                    for number, cut in enumerate(cuts):
-                        workers.start_soon(self._work, slot, cut, decoded, number, scope)
-            if not scope.cancel_called:
-                slot.chunks = [chunk for chunk in decoded if chunk is not None]
-                logger.debug(
-                    "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
-                    slot.number, len(cuts), slot.lines,
-                    sum(len(run.events) for chunk in slot.chunks for run in chunk.runs), self._log.stream.noun,
-                    trio.current_time() - began,
-                )  # fmt: skip
-                break
-            self.counters.deadlines += 1
-            logger.warning(
-                "⏰ batch {} ({} lines of {} {} at {}) passed its deadline of {} s, attempt {} of {}",
-                slot.number, slot.lines, self._name, slot.span.file, slot.span.offset,
-                self._deadline_s, attempt, _ATTEMPTS,
-            )  # fmt: skip
-        else:
-            reason = f"not decoded within {_ATTEMPTS} times {self._deadline_s} s"
-            data = slot.span.data
-            slot.chunks = [
-                Decoded([], [Damage(slot.span.offset, len(data), reason, b"", lines=slot.lines)], slot.lines)
-            ]
+        slot.chunks = await self.workers.decode(slot.job)
         slot.done.set()
-
-    async def _work(
-        self, slot: _Slot, cut: tuple[int, int], results: list[Decoded | None], number: int, batch: trio.CancelScope
-    ) -> None:
-        """Decodes one chunk in a thread. Its deadline begins when it has a thread, and ends the whole batch."""
-        async with self.limiter:
-            watching = trio.CancelScope(shield=True)  # a worker that was cancelled is just what is watched
-            async with trio.open_nursery() as guard:
-                guard.start_soon(self._guard, slot, watching)
-                try:
-                    with trio.move_on_after(self._deadline_s) as scope:
-                        results[number] = await trio.to_thread.run_sync(
-                            decode,
-                            self._log.stream,
-                            self._log.layout,
-                            slot.span,
-                            cut,
-                            self._pause,
-                            limiter=self._threads,
-                        )
-                finally:
-                    watching.cancel("the worker is done")
-                if scope.cancelled_caught:
-                    batch.cancel("the deadline of one of its chunks has passed")
-
-    async def _guard(self, slot: _Slot, watching: trio.CancelScope) -> None:
-        with watching:
-            await trio.sleep(self._deadline_s + _HARD_S)
-            self._stuck(
-                f"a worker has not ended {_HARD_S} s after the deadline of batch {slot.number} "
-                f"({slot.lines} lines of {self._name} {slot.span.file} at {slot.span.offset})"
-            )
 
     async def _collector(self, start: Start, slots: trio.MemoryReceiveChannel[_Slot]) -> None:
         repeats = Repeats(start.cursor, start.passages)
         async with slots:
             async for slot in slots:
                 await slot.done.wait()
-                batch = assemble(self._log.stream.name, self._start.directory, slot.span, slot.chunks, repeats)
+                span, number = slot.job.span, slot.job.number
+                batch = assemble(self._log.stream.name, self._start.directory, span, slot.chunks, repeats)
                 batch = self._complete(batch)
-                self._count(slot.span, batch)
                 if self._found is not None:
                     await self._found(batch)
                 self._judge(batch)
@@ -310,9 +257,10 @@ class Head:
                             self.counters.sent(part, time.time_ns() // 1_000_000)
                         logger.debug(
                             "📡 {} {}s delivered to {} clients (batch {})",
-                            part.events, self._log.stream.noun, clients, slot.number,
+                            part.events, self._log.stream.noun, clients, number,
                         )  # fmt: skip
-                self.pending_bytes -= slot.span.end - slot.span.offset
+                self._count(span, batch)
+                self.pending_bytes -= span.end - span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
         if self._gate is None:
@@ -356,10 +304,25 @@ class Head:
             logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)
 
 
-def _batches(span: Span) -> Iterator[Span]:
-    """Cuts a span into spans of at most BATCH_LINES lines."""
-    while len(span.data) > (length := first_lines(span.data, BATCH_LINES)):
-        yield attrs.evolve(span, data=span.data[:length])
+async def _send(channel: trio.MemorySendChannel[_T], value: _T) -> None:
+    """Sends, at once where there is room: all else that the event loop has to do would come first."""
+    try:
+        channel.send_nowait(value)
+    except trio.WouldBlock:
+        await channel.send(value)
+
+
+def _take(walk: Walk, size_bytes: int) -> list[_Counted]:
+    """The next span as batches of at most BATCH_LINES lines; none where there is none now. Raises as Walk.take does."""
+    span = walk.take(size_bytes)
+    batches: list[_Counted] = []
+    while span is not None:
+        lines = lines_in(span.data)
+        if lines <= BATCH_LINES:
+            batches.append((span, lines))
+            break
+        length = first_lines(span.data, BATCH_LINES)
+        batches.append((attrs.evolve(span, data=span.data[:length]), BATCH_LINES))
         span = attrs.evolve(
             span,
             offset=span.offset + length,
@@ -367,4 +330,4 @@ def _batches(span: Span) -> Iterator[Span]:
             places=span.after(span.offset + length, 0),
             skip=0,
         )
-    yield span
+    return batches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,32 +9,24 @@ import attrs
 import trio
 
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, backlog
 from hyperwatch.log.gaps import Gap
-from hyperwatch.log.reader import Reader
+from hyperwatch.log.reader import READ_BYTES, Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.log.throttle import Throttle
 from hyperwatch.log.wish import AtBlock, AtTime, resolve
 from hyperwatch.node.lines import BATCH_BYTES
 
-__all__ = ["Past", "Start", "polite_pause"]
+__all__ = ["Past", "Start"]
 
 _READERS = (
     1  # at once: it holds the interpreter while it decodes, and with two the live p99 grew by three times as much
 )
 _SEEKERS = 2  # look for where a subscription begins: they wait for the disk, not for those who read
-_REST_S = 5e-5
-
-
-def polite_pause() -> None:
-    """Between pieces, in a thread: ends a cancelled job, and lets the event loop run.
-
-    Giving up the interpreter by a short sleep keeps the loop's wake-ups at 1 ms, where 30 ms were measured without it.
-    """
-    trio.from_thread.check_cancelled()
-    time.sleep(_REST_S)
+_ALONE_BYTES = 1024 * 1024  # at once, for who is alone: hand-overs are a tenth of the whole otherwise
 
 
 @attrs.frozen
@@ -59,6 +50,7 @@ class Past:
         ring: what of them the head has decoded last.
         note: is told, in a thread, of what a cursor would have had and is gone.
         throttle: what all readers together may take; those of other streams may share it.
+        courtesy: of the threads that read.
     """
 
     def __init__(
@@ -67,7 +59,9 @@ class Past:
         ring: Ring,
         note: Callable[[Gap], None] = lambda _: None,
         throttle: Throttle | None = None,
+        courtesy: Courtesy | None = None,
     ) -> None:
+        self._courtesy = courtesy or Courtesy(lambda: 0)
         self._throttle = throttle or Throttle()
         self._note = note
         self.log = log
@@ -112,7 +106,10 @@ class Past:
         """
         await share.take(reader.read_bytes)
         await self._throttle.take(reader.read_bytes)
-        return await trio.to_thread.run_sync(reader.next, until, polite_pause, limiter=self._reading)
+        size_bytes = _ALONE_BYTES if self._courtesy.alone else READ_BYTES
+        return await trio.to_thread.run_sync(
+            reader.next, until, self._courtesy.pause, size_bytes, limiter=self._reading
+        )
 
     def _beyond_head(self, head: Cursor) -> Cursor | None:
         if isinstance(self.log, Tree) and backlog(self.log, head).size_bytes > BATCH_BYTES:

@@ -48,19 +48,19 @@ class Reader:
         known = self._repeats
         return Cursor(self._directory, self._walk.places, known.block, known.time, known.count)
 
-    def next(self, until: Cursor | None, pause: Callable[[], None]) -> Batch | None:
-        """The next batch, or None at `until` or at the log's present end.
+    def next(self, until: Cursor | None, pause: Callable[[], None], size_bytes: int = READ_BYTES) -> Batch | None:
+        """The next batch, of about `size_bytes`, or None at `until` or at the log's present end.
 
         Raises:
             OSError: from the files.
             DataError: where a directory cannot be read or a recording is damaged.
         """
-        span = self.take(until)
+        span = self.take(until, size_bytes)
         return None if span is None else self.decode(span, pause)
 
-    def take(self, until: Cursor | None = None) -> Span | None:
+    def take(self, until: Cursor | None = None, size_bytes: int = READ_BYTES) -> Span | None:
         """The first half of `next`, for who wants the lines themselves: they are decoded next. Raises as `next` does."""
-        span = self._walk.take(READ_BYTES, until)
+        span = self._walk.take(size_bytes, until)
         self.read_bytes = 0 if span is None else span.end - span.offset
         return span
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 import attrs
 
 from hyperwatch.log.cursor import Block, Cursor
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 
 __all__ = ["BLOCKS", "Passage", "Repeats", "Verdict", "key_of"]
 

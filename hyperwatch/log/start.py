@@ -13,7 +13,8 @@ from hyperwatch.log.files import Log, PlainFile, Tree, head_of, is_there, read_l
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage, key_of
 from hyperwatch.log.tail import Tail, higher, less, tail_of
-from hyperwatch.node.events import Decoder, Run
+from hyperwatch.node.events import Decoder
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import DIFFS, FILLS, Layout
 from hyperwatch.node.times import ms_of, text_of
 

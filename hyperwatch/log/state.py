@@ -21,7 +21,7 @@ from hyperwatch.errors import CursorError
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import Gap
 from hyperwatch.log.journal import Journal, StateError
-from hyperwatch.node.events import Damage
+from hyperwatch.node.runs import Damage
 
 __all__ = ["DamageRecord", "GapRecord", "State", "damage_record", "gap_record", "gaps", "quarantine"]
 

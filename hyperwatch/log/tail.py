@@ -10,8 +10,9 @@ from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Block
 from hyperwatch.log.files import Log
 from hyperwatch.log.repeats import key_of
-from hyperwatch.node.events import Decoder, Run
+from hyperwatch.node.events import Decoder
 from hyperwatch.node.lines import LINE_BYTES
+from hyperwatch.node.runs import Run
 
 __all__ = ["Tail", "higher", "less", "tail_of"]
 

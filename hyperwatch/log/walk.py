@@ -13,7 +13,7 @@ from hyperwatch.log.batch import Span
 from hyperwatch.log.compressed import Fate, Source
 from hyperwatch.log.cursor import OPEN_FILES, Cursor, FilePlace
 from hyperwatch.log.files import Log, OversizedLineError, head_of, is_there, read_lines
-from hyperwatch.node.events import Damage
+from hyperwatch.node.runs import Damage
 
 __all__ = ["Walk"]
 

@@ -14,7 +14,7 @@ from hyperwatch.log.files import Log
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage, key_of
 from hyperwatch.log.start import Start, find
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import Layout
 
 __all__ = ["AtBlock", "AtTime", "resolve"]

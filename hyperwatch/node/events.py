@@ -9,94 +9,16 @@ import itertools
 import operator
 from typing import NamedTuple
 
-import attrs
 import msgspec
 
+from hyperwatch.node.documents import of_lines, of_parts
+from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
 from hyperwatch.node.keys import Keys
+from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 
-__all__ = ["RUN_BYTES", "Damage", "Decoder", "Raw", "Run"]
-
-Raw = msgspec.Raw | bytes
-"""An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
-
-RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
-
-_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
-
-
-@attrs.define
-class Run:
-    """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together."""
-
-    block: int | None
-    time: str
-    """Block time as the node wrote it; in the plain layout the events' own; "" where the stream has none."""
-    time_ms: int | None
-    written: str
-    """The node's local time of the last line, "" in the plain layout."""
-    fresh: bool
-    """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
-    events: list[Raw]
-    """Empty for a block without events, which only the by-block layout writes."""
-    keys: list[Keys]
-    """As many as `events`."""
-    size_bytes: int
-    """Of the events."""
-    skipped: int
-    """How many events of its first line stand before the first one here."""
-    end: int
-    """Offset in the file of the first line that is not wholly in this run."""
-    taken: int
-    """How many events of that line are in this run or before it."""
-    _users: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _coins: frozenset[str] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-
-    @property
-    def users(self) -> frozenset[str]:
-        """The accounts of its events; looked up once, for however many ask."""
-        if self._users is None:
-            self._users = frozenset(key.user for key in self.keys)
-        return self._users
-
-    @property
-    def coins(self) -> frozenset[str]:
-        """The coins of its events; looked up once, for however many ask."""
-        if self._coins is None:
-            self._coins = frozenset(key.coin for key in self.keys)
-        return self._coins
-
-    @property
-    def written_ms(self) -> int | None:
-        """When the node wrote it, UTC; None where it does not say so, or not in a way that can be read."""
-        try:
-            return ms_of(self.written)
-        except ValueError:
-            return None
-
-
-@attrs.frozen
-class Damage:
-    """Lines that could not be read, by position."""
-
-    offset: int
-    length_bytes: int
-    reason: str
-    data: bytes
-    """The bytes themselves; b"" where there were too many to keep."""
-    run: int = 0
-    """How many of the decoder's runs come before them."""
-    lines: int = 1
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """A line of the by-block and streaming layouts."""
-
-    local_time: str
-    block_time: str
-    block_number: int
-    events: list[msgspec.Raw]
+__all__ = ["Decoder"]
 
 
 class _Group(NamedTuple):
@@ -112,13 +34,8 @@ class _Group(NamedTuple):
     lines: int
 
 
-_OPENING = b'{"local_time":'
-_LINE_OPENING = b"\n" + _OPENING
-_ODD = "not one document a line"
-
+_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
-_ENVELOPE: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 
 
 class Decoder:
@@ -137,9 +54,9 @@ class Decoder:
     """
 
     def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
-        self._keys = stream.keys.decode
+        self._keys = stream.many
         self._layout = layout
-        self._opening = stream.opening if layout is Layout.PLAIN else _OPENING
+        self._opening = stream.opening if layout is Layout.PLAIN else OPENING
         self._offset = offset
         self._skip = skip
         self._torn = False
@@ -200,57 +117,48 @@ class Decoder:
         """What the piece's lines say; raises one of _UNREADABLE where any of them cannot be read.
 
         The whole piece goes to the parser at once: its events are then views into the piece, where line by line each
-        would keep a copy of its line alive. And what can be done for a block's lines together costs a tenth of what it
-        costs for each.
+        would keep a copy of its line alive. And what can be done for a block's lines together costs a fraction of what
+        it costs for each.
         """
         if not piece.isascii():
             piece.decode()  # the parser skips over strings without a look; a text frame may not
         if self._layout is Layout.PLAIN:
             return self._plain_groups(piece)
-        envelopes = _ENVELOPE.decode_lines(piece)
-        # The parser takes two documents on a line, one on two lines, and blank lines: a node writes none of these.
-        # Looking for "}{" costs as much as parsing; that every line opens as a node's does is cheap to see.
-        if len(envelopes) != (_openings(piece) if several else 1):
-            raise ValueError(_ODD)
-        if not several or (self._layout is Layout.STREAMING and _one_block(envelopes)):
-            return [self._group(envelopes, len(piece))]
+        envelopes = of_lines(ENVELOPES, piece)
+        if not several or (self._layout is Layout.STREAMING and one_block(envelopes)):
+            return [self._of_one_block(envelopes, len(piece))]
         lengths = [len(line) + 1 for line in piece.split(b"\n")[:-1]]
         if self._layout is Layout.BY_BLOCK:
-            return [self._group([envelope], length) for envelope, length in zip(envelopes, lengths, strict=True)]
+            return [self._of_one_block([envelope], length) for envelope, length in zip(envelopes, lengths, strict=True)]
         groups = []
         start = 0
-        for _, same in itertools.groupby(envelopes, _BLOCK):
-            block = list(same)
+        for _, found in itertools.groupby(envelopes, _BLOCK):
+            block = list(found)
             stop = start + len(block)
-            groups.append(self._group(block, sum(lengths[start:stop])))
+            groups.append(self._of_one_block(block, sum(lengths[start:stop])))
             start = stop
         return groups
 
-    def _group(self, envelopes: list[_Envelope], length: int) -> _Group:
-        first = envelopes[0]
-        alone = len(envelopes) == 1
-        events: list[Raw] = [*first.events] if alone else [event for each in envelopes for event in each.events]
-        decode = self._keys
-        return _Group(
-            first.block_number,
-            first.block_time,
-            ms_of(first.block_time),
-            envelopes[-1].local_time,
-            events,
-            [decode(event) for event in events],
-            length,
-            len(envelopes),
-        )
+    def _of_one_block(self, envelopes: list[Envelope], length: int) -> _Group:
+        first, lines = envelopes[0], len(envelopes)
+        events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
+        # Parsed twice: keys come from the events alone, put together as one array, which takes half of what one after
+        # the other does. One pass for views and keys is not to be had: what is decoded leaves no view.
+        keys = of_parts(self._keys, events)
+        time, written = first.block_time, envelopes[-1].local_time
+        return _Group(first.block_number, time, ms_of(time), written, events, keys, length, lines)
 
     def _plain_groups(self, piece: bytes) -> list[_Group]:
+        keys = of_lines(self._keys, piece)
         lines = piece.split(b"\n")[:-1]
-        decode = self._keys
         groups = []
-        for when, same in itertools.groupby([(decode(line), line) for line in lines], _when):
-            pairs = list(same)
-            events: list[Raw] = [line for _, line in pairs]
-            length = sum(map(len, events)) + len(events)
-            groups.append(_Group(None, when, ms_of(when), "", events, [keys for keys, _ in pairs], length, len(pairs)))
+        start = 0
+        for when, same in itertools.groupby(keys, _WHEN):
+            stop = start + len([*same])
+            events: list[Raw] = [*lines[start:stop]]
+            length = sum(map(len, lines[start:stop])) + len(events)
+            groups.append(_Group(None, when, ms_of(when), "", events, keys[start:stop], length, len(events)))
+            start = stop
         return groups
 
     def _take(self, group: _Group) -> None:
@@ -283,55 +191,10 @@ class Decoder:
             end=self._offset,
             taken=0,
         )
-        self.runs += _split(run, self._skip, begin)
+        self.runs += split(run, self._skip, begin)
         self._skip = 0
         self._torn = False
 
 
 _BLOCK = operator.attrgetter("block_number", "block_time")
-
-
-def _openings(piece: bytes) -> int:
-    """How many lines there are; -1 where one does not open as a node's do."""
-    lines = piece.count(b"\n")  # looking for an empty line costs three times as much
-    return lines if piece.startswith(_OPENING) and piece.count(_LINE_OPENING) == lines - 1 else -1
-
-
-def _one_block(envelopes: list[_Envelope]) -> bool:
-    number, time = envelopes[0].block_number, envelopes[0].block_time
-    return [each.block_number for each in envelopes].count(number) == len(envelopes) and [
-        each.block_time for each in envelopes
-    ].count(time) == len(envelopes)
-
-
-def _when(pair: tuple[Keys, bytes]) -> str:
-    return pair[0].when
-
-
-def _split(run: Run, skip: int, offset: int) -> list[Run]:
-    """Cuts one line's run into runs of at most RUN_BYTES (or one event), without its first `skip` events."""
-    if run.size_bytes <= RUN_BYTES and not skip:
-        return [run]
-    sizes = [len(memoryview(event)) for event in run.events]
-    runs: list[Run] = []
-    start = skip
-    while start < len(sizes):
-        stop, size = start + 1, sizes[start]
-        while stop < len(sizes) and size + sizes[stop] <= RUN_BYTES:
-            size += sizes[stop]
-            stop += 1
-        runs.append(
-            attrs.evolve(
-                run,
-                events=run.events[start:stop],
-                keys=run.keys[start:stop],
-                size_bytes=size,
-                skipped=start,
-                end=offset,
-                taken=stop,
-            )
-        )
-        start = stop
-    if runs:
-        runs[-1].end, runs[-1].taken = run.end, 0
-    return runs
+_WHEN = operator.attrgetter("when")

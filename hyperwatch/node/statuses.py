@@ -12,7 +12,7 @@ import functools
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.times import ms_of
 
-__all__ = ["OFFICIAL", "StatusClass", "class_of", "class_of_name"]
+__all__ = ["OFFICIAL", "StatusClass", "class_of_name", "was_live"]
 
 
 class StatusClass(enum.Enum):
@@ -84,22 +84,16 @@ def class_of_name(status: str) -> StatusClass:
     return StatusClass.UNKNOWN
 
 
-def class_of(event: OrderKeys) -> StatusClass:
-    """The class of an event: that of its status, but a rejection of an order that was live is its removal.
+def was_live(event: OrderKeys) -> bool:
+    """Whether a rejected order had been live: then its rejection is a removal.
 
     A trigger order is live from `open` on and may be rejected when it triggers, as may any order later than the
     millisecond it was placed in (measured: open, triggered, minTradeNtlRejected, all of one oid).
     """
-    named = class_of_name(event.status)
-    if named is StatusClass.REJECTED:
-        order = event.order
-        if order.isTrigger or (order.timestamp and _ms(event.time) > order.timestamp):
-            return StatusClass.REMOVED
-    return named
-
-
-def _ms(time: str) -> int:
+    order = event.order
+    if order.isTrigger or order.timestamp <= 0:
+        return order.isTrigger
     try:
-        return ms_of(time) or 0
+        return (ms_of(event.time) or 0) > order.timestamp
     except ValueError:
-        return 0  # foreign data with times of its own: nothing says that the order was live
+        return False  # foreign data with times of its own: nothing says that the order was live

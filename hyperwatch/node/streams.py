@@ -10,10 +10,12 @@ import enum
 import re
 from contextlib import suppress
 from datetime import date, timedelta
+from typing import Literal
 
 import attrs
 import msgspec
 
+from hyperwatch.node.documents import Several
 from hyperwatch.node.keys import DiffKeys, FillKeys, Keys, OrderKeys
 
 __all__ = [
@@ -61,6 +63,8 @@ class Stream:
     """The directory's name without a layout's suffix, as in `node_order_statuses`."""
     keys: msgspec.json.Decoder[Keys]
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
+    many: Several[Keys]
+    """The same for several of them as `documents` has them, at half the cost of one after the other."""
     opening: bytes
     """How an event begins: by that a whole one is found behind one that was cut."""
     noun: str
@@ -73,10 +77,29 @@ class Stream:
         return self.name + layout.value
 
 
-ORDERS = Stream("node_order_statuses", msgspec.json.Decoder(OrderKeys), b'{"time":', "order", "--write-order-statuses")
-FILLS = Stream("node_fills", msgspec.json.Decoder(FillKeys), b'["0x', "fill", "--write-fills")
+ORDERS = Stream(
+    name="node_order_statuses",
+    keys=msgspec.json.Decoder(OrderKeys),
+    many=msgspec.json.Decoder(list[OrderKeys | Literal[""]]),
+    opening=b'{"time":',
+    noun="order",
+    flag="--write-order-statuses",
+)
+FILLS = Stream(
+    name="node_fills",
+    keys=msgspec.json.Decoder(FillKeys),
+    many=msgspec.json.Decoder(list[FillKeys | Literal[""]]),
+    opening=b'["0x',
+    noun="fill",
+    flag="--write-fills",
+)
 DIFFS = Stream(
-    "node_raw_book_diffs", msgspec.json.Decoder(DiffKeys), b'{"user":', "book diff", "--write-raw-book-diffs"
+    name="node_raw_book_diffs",
+    keys=msgspec.json.Decoder(DiffKeys),
+    many=msgspec.json.Decoder(list[DiffKeys | Literal[""]]),
+    opening=b'{"user":',
+    noun="book diff",
+    flag="--write-raw-book-diffs",
 )
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (ORDERS, FILLS, DIFFS)}

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 import attrs
 import msgspec
 
-from hyperwatch.node.events import Run
 from hyperwatch.node.keys import FillKeys, FillPart
+from hyperwatch.node.runs import Run
 
 __all__ = ["HELD", "HOLD_MS", "Held", "Paired", "Trade", "pair"]
 

@@ -11,7 +11,7 @@ import attrs
 
 from hyperwatch.errors import UsageError
 from hyperwatch.log.batch import Batch
-from hyperwatch.node.events import Run
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import DIFFS, Layout, Stream
 
 __all__ = ["Bound", "Bounds"]

@@ -13,8 +13,8 @@ import attrs
 import msgspec
 
 from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.interest import routed
 from hyperwatch.log.batch import Batch, Entry, Span
-from hyperwatch.node.keys import Keys
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 from hyperwatch.replay.bounds import Bounds
 
@@ -61,15 +61,7 @@ class Wanted:
             return range(len(entry.run.keys))
         if self.stream is ORDERS:
             return self.filter.select(entry.run)
-        return [number for number, keys in enumerate(entry.run.keys) if self._matches(keys)]
-
-    def _matches(self, keys: Keys) -> bool:
-        wanted = self.filter
-        return (wanted.users is None or keys.user in wanted.users) and (
-            wanted.coins is None
-            or keys.coin in wanted.coins
-            or (bool(wanted.dexes) and keys.coin.startswith(wanted.dexes))
-        )
+        return routed(entry.run, self.filter.coins, self.filter.dexes, self.filter.users)
 
 
 def formatter(form: Form, wanted: Wanted, layout: Layout) -> Formatter:

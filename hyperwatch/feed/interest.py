@@ -1,0 +1,138 @@
+"""What must occur in an entry for a view to say anything of it, and who is asked about an entry. Pure.
+
+Thousands may want a coin each, and few of those coins trade. So it is looked up who wants what occurs: the cost follows
+the matches, not the subscriptions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+
+from hyperwatch.log.batch import Entry
+from hyperwatch.node.runs import Run
+
+__all__ = ["Index", "Interest", "Interested", "interest_in", "routed"]
+
+_WORDS = 1_000  # as many are looked up one by one; who wants more is asked always, which takes less than joining would
+
+
+@attrs.frozen
+class Interest:
+    """Coins and accounts of which one occurs in every entry with events that match."""
+
+    coins: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+
+    @classmethod
+    def in_any(cls, interests: Iterable[Interest | None]) -> Interest | None:
+        """That of several together; None, which is to say in whatever occurs, where one of them has it."""
+        coins, users = set[str](), set[str]()
+        for interest in interests:
+            if interest is None:
+                return None
+            coins |= interest.coins
+            users |= interest.users
+        return cls(frozenset(coins), frozenset(users)) if len(coins) + len(users) <= _WORDS else None
+
+
+def interest_in(coins: frozenset[str] | None, dexes: tuple[str, ...], users: frozenset[str] | None) -> Interest | None:
+    """That of a filter which asks for these, for both where both are given: one that fewer entries have is enough."""
+    if users is not None and len(users) <= _WORDS:
+        return Interest(users=users)
+    if coins is not None and not dexes and len(coins) <= _WORDS:
+        return Interest(coins=coins)
+    return None
+
+
+def routed(
+    run: Run, coins: frozenset[str] | None, dexes: tuple[str, ...], users: frozenset[str] | None
+) -> Sequence[int]:
+    """The positions of a run's events by coin and by user, in ascending order; a dex is how its coins begin."""
+    if users is None:
+        return range(len(run.keys)) if coins is None else _places(run.coins, coins, dexes)
+    chosen = _places(run.users, users)
+    if coins is None or not chosen:
+        return chosen
+    among = set(_places(run.coins, coins, dexes))
+    return [number for number in chosen if number in among]
+
+
+def _places(
+    found: Mapping[str, Sequence[int]], wanted: frozenset[str], openings: tuple[str, ...] = ()
+) -> Sequence[int]:
+    """Where any of some words stands, or any word that begins with an opening, in ascending order."""
+    if openings:
+        hits = [each for word, each in found.items() if word in wanted or word.startswith(openings)]
+    elif len(wanted) < len(found):
+        hits = [found[word] for word in wanted if word in found]
+    else:
+        hits = [each for word, each in found.items() if word in wanted]
+    if len(hits) == 1:
+        return hits[0]
+    if len(hits) == len(found):
+        return range(sum(map(len, hits)))
+    return sorted(itertools.chain.from_iterable(hits))
+
+
+class Interested(Protocol):
+    """Who may be asked."""
+
+    @property
+    def interest(self) -> Interest | None:
+        """In what; None for whatever occurs."""
+
+
+_Asked = TypeVar("_Asked", bound=Interested)
+
+
+class Index(Generic[_Asked]):
+    """Who is to be asked about an entry."""
+
+    def __init__(self) -> None:
+        # Dicts, not sets: all are asked in an order that the entries and their coming set, never by chance.
+        self._always: dict[_Asked, None] = {}
+        self._by_coin: dict[str, dict[_Asked, None]] = {}
+        self._by_user: dict[str, dict[_Asked, None]] = {}
+
+    def add(self, one: _Asked) -> None:
+        """From now on it is asked."""
+        if one.interest is None:
+            self._always[one] = None
+            return
+        for by_word, words in self._maps(one.interest):
+            for word in words:
+                by_word.setdefault(word, {})[one] = None
+
+    def remove(self, one: _Asked) -> None:
+        """It is asked no more."""
+        if one.interest is None:
+            del self._always[one]
+            return
+        for by_word, words in self._maps(one.interest):
+            for word in words:
+                known = by_word[word]
+                del known[one]
+                if not known:
+                    del by_word[word]
+
+    def asked(self, entry: Entry) -> list[_Asked]:
+        """Those for whom it may have events, each once."""
+        asked = dict(self._always)
+        if self._by_coin:
+            _collect(asked, self._by_coin, entry.run.coins)
+        if self._by_user:
+            _collect(asked, self._by_user, entry.run.users)
+        return list(asked)
+
+    def _maps(self, interest: Interest) -> tuple[tuple[dict[str, dict[_Asked, None]], frozenset[str]], ...]:
+        return (self._by_coin, interest.coins), (self._by_user, interest.users)
+
+
+def _collect(asked: dict[_Asked, None], by_word: Mapping[str, dict[_Asked, None]], found: Iterable[str]) -> None:
+    for word in found:
+        if word in by_word:
+            asked |= by_word[word]
