@@ -28,13 +28,20 @@ log-level = "DEBUG"
 listen = "127.0.0.1:9000"
 ```
 
-Exit codes: 0 done; 1 a fault, such as a connection that broke; 2 bad input: one line on standard error names the option,
-the value and the remedy; 3 the node writes a format that this version cannot read; 70 a thread did not return, and the
-process ended itself so that its supervisor starts it again; 130 interrupted by SIGINT (`replay`: by SIGTERM too, `run`: by a
-second one, for the first is an orderly end with 0); 143 ended by SIGTERM (`watch`, `demo`, and `run` by a second one).
-
 A variable counts for every command that has the option: `HYPERWATCH_LISTEN` is read by `run`, `replay` and `demo`. An option that
 may be repeated takes several values from its variable with blanks between, and a list from the file.
+
+## Exit codes
+
+| code | means |
+|---|---|
+| 0 | done; of `run`, an orderly end by a signal |
+| 1 | a fault, such as a connection that broke. `doctor` and `healthcheck`: not good |
+| 2 | bad input: one line on standard error names the option, the value and the remedy |
+| 3 | the node writes a format that this version cannot read |
+| 70 | a thread did not return, and the process ended itself so that its supervisor starts it again |
+| 130 | interrupted by SIGINT (`replay`: by SIGTERM too, `run`: by a second one) |
+| 143 | ended by SIGTERM (`watch`, `demo`, and `run` by a second one) |
 """
 
 

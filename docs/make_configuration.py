@@ -21,7 +21,7 @@ This page is made from the program itself by `docs/make_configuration.py`.
 A setting is taken from the first of these that has it: the command line, the environment variable, the TOML file that
 `hyperwatch --config FILE` (or `HYPERWATCH_CONFIG`) names, the default. A key at the top of the file holds for every command that has
 the option; in a table `[COMMAND]` it holds for that one. What is misspelled in the file is an error; a variable that no option
-has is not seen.
+has is not seen, and named where it is nearly one that is.
 
 ```toml
 data-dir = "/var/lib/hl/data"
@@ -31,8 +31,8 @@ listen = "127.0.0.1:8000"
 allow-origin = ["https://desk.example.com"]
 ```
 
-`hyperwatch config` shows what is in force, and where each value comes from. It takes the options of `run`, and shows neither tokens
-nor passwords:
+`hyperwatch config` shows what is in force, and where each value comes from. It takes the options of `run`, refuses what
+`run` would, and shows neither tokens nor passwords:
 
 ```sh
 hyperwatch config

@@ -19,9 +19,10 @@ from hyperwatch.feed.ends import Why
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.http import Answer, Request, Route
 from hyperwatch.feed.server import Server
-from hyperwatch.log.counters import BOUNDS_MS, Histogram
+from hyperwatch.log.counters import BOUNDS_MS, Counters, Histogram
 from hyperwatch.log.gaps import REASONS
 from hyperwatch.node.statuses import StatusClass
+from hyperwatch.node.streams import FILLS, ORDERS
 from hyperwatch.status import python
 from hyperwatch.vitals import Sign, Vitals
 
@@ -60,7 +61,7 @@ def _every(value: Callable[[Sign], float | Histogram]) -> Callable[[Vitals], _Va
 def _classes(vitals: Vitals) -> _Values:
     """Every class from the start, so that an increase from nothing is one; a stream without statuses has none."""
     for sign in vitals.signs.values():
-        if sign.counters.events and not sign.counters.statuses:
+        if sign.stream != ORDERS.name:
             yield (sign.stream, ""), sign.counters.events
             continue
         classes = sign.counters.classes()
@@ -97,6 +98,11 @@ def _clients_behind(vitals: Vitals) -> _Values:
     return [((), sum(late))]
 
 
+def _of_fills(value: Callable[[Counters], int]) -> Callable[[Vitals], _Values]:
+    """Of the one stream that has it; there from the start, and where the node writes no fills."""
+    return lambda vitals: [((), value(vitals.counters[FILLS.name]))]
+
+
 _STREAM = ("stream",)
 
 METRICS = (
@@ -111,6 +117,8 @@ METRICS = (
     Definition("quarantined", "counter", "Pieces that could not be read and are kept in the quarantine; a piece may be several lines.",
                _every(lambda sign: sign.counters.quarantined), _STREAM),
     Definition("node_restarts", "counter", "Times that the node went back and wrote blocks again.", _every(lambda sign: sign.counters.restarts), _STREAM),
+    Definition("trades", "counter", "Trades: pairs of fills, one for each side.", _of_fills(lambda counters: counters.trades)),
+    Definition("one_sided_fills", "counter", "Fills of which no other side came: in no trade.", _of_fills(lambda counters: counters.one_sided)),
     Definition("gaps", "counter", "What could not be delivered, by reason.", _gaps, ("stream", "reason")),
     Definition("lag_bytes", "gauge", "What lies in the files and has not been delivered.", _every(lambda sign: sign.now.lag_bytes if sign.now else 0), _STREAM),
     Definition("lag_seconds", "gauge", "How long ago the node wrote what was read last, where more lies in the files; else 0.",
@@ -132,6 +140,7 @@ METRICS = (
     Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
     Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),
     Definition("ready", "gauge", "1 where /readyz says so, else 0.", lambda vitals: [((), not vitals.troubles())]),
+    Definition("start_time_seconds", "gauge", "When the service started, in seconds since 1970.", lambda vitals: [((), vitals.started_ms / 1000)]),
     Definition("build_info", "gauge", "Always 1.", lambda _: [((__version__, python()), 1)], ("version", "python")),
 )  # fmt: skip
 """All of them; docs/metrics.md is made of this."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import attrs
 from loguru import logger
 
-from hyperwatch.errors import DataError
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.trades import Pairing
+from hyperwatch.log.access import denied
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
@@ -35,8 +35,6 @@ class Pipeline:
     hub: Hub
     past: Past
     head: Head
-    pairing: Pairing | None
-    """Of fills."""
 
     @classmethod
     def of(
@@ -56,7 +54,7 @@ class Pipeline:
         """Builds one that begins at `start`. Nothing runs yet."""
         ring = Ring(start, ring_bytes)
         hub = Hub(ring)
-        pairing = Pairing() if log.stream is FILLS else None
+        counters = records.counters[log.stream.name]
         head = Head(
             log,
             start,
@@ -67,11 +65,11 @@ class Pipeline:
             deadline_s=deadline_s,
             pause=courtesy.pause,
             gate=gate,
-            complete=pairing.complete if pairing else _as_it_is,
+            complete=Pairing(counters).complete if log.stream is FILLS else _as_it_is,
             found=records.found,
-            counters=records.counters[log.stream.name],
+            counters=counters,
         )
-        return cls(log, ring, hub, Past(log, ring, records.note, throttle, courtesy), head, pairing)
+        return cls(log, ring, hub, Past(log, ring, records.note, throttle, courtesy), head)
 
     @property
     def source(self) -> Source:
@@ -89,8 +87,7 @@ def place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor
     try:
         return _place_to_begin(tree, since, records)
     except PermissionError as error:
-        what = f"{error.filename} cannot be read by uid {os.getuid()}"
-        raise DataError(what, "give that user read access to it, or run hyperwatch as the user that owns it") from error
+        raise denied(Path(error.filename)) from error
 
 
 def _place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor:

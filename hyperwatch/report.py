@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from loguru import logger
 
+from hyperwatch.node.streams import FILLS
 from hyperwatch.pipeline import Pipeline
 from hyperwatch.streams import Feed
 from hyperwatch.vitals import Sign, Vitals
@@ -12,6 +13,8 @@ from hyperwatch.vitals import Sign, Vitals
 __all__ = ["report"]
 
 REPORT_S = 10.0
+
+_OF_FILLS = ("trades", "one_sided")
 
 
 async def report(feed: Feed, vitals: Vitals) -> None:
@@ -26,15 +29,14 @@ async def report(feed: Feed, vitals: Vitals) -> None:
 
 
 def _counts(pipeline: Pipeline) -> dict[str, int]:
-    counters, pairing = pipeline.head.counters, pipeline.pairing
-    counts = {name: getattr(counters, name) for name in ("lines", "events", "failures", "batches")}
-    return counts | ({"trades": pairing.trades, "one_sided": pairing.one_sided} if pairing else {})
+    names = ("lines", "events", "failures", "batches", *(_OF_FILLS if pipeline.log.stream is FILLS else ()))
+    return {name: getattr(pipeline.head.counters, name) for name in names}
 
 
 def _say(pipeline: Pipeline, counts: dict[str, int], sign: Sign | None, clients: int) -> None:
     stream, moment = pipeline.log.stream, sign.now if sign is not None else None
     lag_bytes, lag_s = (moment.lag_bytes, moment.lag_s) if moment is not None else (0, 0.0)
-    trades = "; {trades} trades, {one_sided} fills without another side" if pipeline.pairing else ""
+    trades = "; {trades} trades, {one_sided} fills without another side" if stream is FILLS else ""
     logger.bind(stream=stream.name, lag_bytes=lag_bytes, lag_s=lag_s, clients=clients, **counts).info(
         "last {:g} s: {lines} lines, {events} {}s, {failures} failures, {batches} batches; "
         "lag {} bytes, {:.3f} s; {} clients" + trades,

@@ -23,12 +23,12 @@ from hyperwatch.config import Address, Config
 from hyperwatch.doors import Doors, warn_of_open_doors
 from hyperwatch.endpoints import routes
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.server import Server
+from hyperwatch.lobby import find_tree, wait_for_tree
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree, find_trees
+from hyperwatch.log.files import Tree
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
-from hyperwatch.log.watch import POLL_S, Watch
+from hyperwatch.log.watch import Watch
 from hyperwatch.lookout import another_layout, say_stalls
 from hyperwatch.metrics import metrics_server
 from hyperwatch.node.streams import ORDERS, STREAMS
@@ -64,7 +64,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
     doors = Doors.of(config)
     vitals = Vitals(doors.guard, stall_s=config.stall_s, behind_s=config.behind_s)
     doors = doors.with_routes(routes(vitals))
-    tree, stopping = await _find_tree(config), trio.Event()
+    tree, stopping = await find_tree(config), trio.Event()
     since: dict[str, Cursor] = {}
     with (
         _closing(await listen(config.listen)) as listeners,
@@ -81,7 +81,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
                 root.start_soon(trio.serve_listeners, metrics_server(vitals).handle, metrics_listeners)
             if tree is None:
                 with _again(listeners) as open_now:
-                    tree = await _wait_for_tree(config, doors, open_now, stopping)
+                    tree = await wait_for_tree(config, doors, open_now, stopping)
             while tree is not None:
                 with _again(listeners) as open_now:
                     tree, since = await _follow(
@@ -273,35 +273,6 @@ async def listen(address: Address | None, option: str = "--listen") -> list[trio
         busy = error.errno == errno.EADDRINUSE
         remedy = "choose another port, or end what listens there" if busy else "choose an address of this machine"
         raise UsageError(what, remedy) from error
-
-
-async def _wait_for_tree(
-    config: Config, doors: Doors, listeners: list[trio.SocketListener], stopping: trio.Event
-) -> Tree | None:
-    """The files to follow, as soon as the node has written any; None where it was told to stop first.
-
-    Until then there is no feed, and whoever asks is told so.
-    """
-    logger.warning(
-        "no {}* in {} yet: waiting; the node writes them with --write-order-statuses", ORDERS.name, config.data_dir
-    )
-    tree = None
-    async with trio.open_nursery() as nursery:
-        lobby = Server({}, doors.guard, doors.routes)
-        nursery.start_soon(trio.serve_listeners, lobby.handle, listeners)
-        while tree is None and not stopping.is_set():
-            with trio.move_on_after(POLL_S):
-                await stopping.wait()
-            tree = await _find_tree(config)
-        nursery.cancel_scope.cancel("there is a feed now")
-    return None if stopping.is_set() else tree
-
-
-async def _find_tree(config: Config) -> Tree | None:
-    trees = await trio.to_thread.run_sync(find_trees, config.data_dir, ORDERS, config.grace_s)
-    if config.layout is not None:
-        return Tree(config.data_dir, ORDERS, config.layout, config.grace_s)
-    return trees[0] if trees else None
 
 
 def _place(cursor: Cursor) -> str:

@@ -1,6 +1,6 @@
 """The document at `/status`: what an operator and the page want to know. Reads, and never waits.
 
-Times and spans carry their units; times are UTC milliseconds. Its shape is a promise: see docs/metrics.md.
+Times and spans carry their units; times are UTC milliseconds. Its shape is a promise: see docs/health.md.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class StreamStatus(_Camel):
     quarantined: int
     deadlines: int
     node_restarts: int
+    trades: int
+    """Of fills, as the next: pairs of them."""
+    one_sided_fills: int
     gaps: dict[str, int]
     classes: dict[str, int]
     statuses: dict[str, int]
@@ -178,6 +181,8 @@ def _stream(sign: Sign) -> StreamStatus:
         quarantined=counters.quarantined,
         deadlines=counters.deadlines,
         node_restarts=counters.restarts,
+        trades=counters.trades,
+        one_sided_fills=counters.one_sided,
         gaps=dict(counters.gaps),
         classes=dict(+counters.classes()),
         statuses=dict(counters.statuses.most_common()),

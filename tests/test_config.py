@@ -64,6 +64,51 @@ def test_what_run_would_refuse_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "did you mean '--workers'" in capsys.readouterr().err.lower()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LISTEN", "8000"),
+        ("METRICS_LISTEN", "9464"),
+        ("ALLOW_ORIGIN", "nonsense"),
+        ("INFO_URL", "nonsense"),
+        ("TOKENS", "short"),
+        ("TOKENS_FILE", "/nowhere"),
+        ("WORKERS", "many"),
+        ("LAYOUT", "round"),
+    ],
+)
+def test_a_bad_value_in_the_environment_is_one_line_that_names_it(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"HYPERWATCH_{variable}", value)
+    assert _exit_code(["config"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert f"--{variable.lower().replace('_', '-')}" in line or f"HYPERWATCH_{variable}" in line
+
+
+def test_a_variable_that_is_nearly_a_setting_is_named_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DATADIR", "LISTEN", "TOKEN", "PORT", "SERVICE_HOST"):  # the last two are of Kubernetes
+        monkeypatch.setenv(f"HYPERWATCH_{name}", "127.0.0.1:8000")
+    assert _exit_code(["config"]) == 0
+    told = capsys.readouterr().err
+    assert told == "HYPERWATCH_DATADIR is no setting, and is not seen: did you mean HYPERWATCH_DATA_DIR?\n"
+
+
+def test_run_says_at_the_start_what_is_misspelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERWATCH_WROKERS", "3")
+    missing = ["--data-dir", str(tmp_path / "x"), "--state-dir", str(tmp_path), "--listen", "127.0.0.1:0"]
+    assert _exit_code(["run", *missing]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert "WARNING HYPERWATCH_WROKERS is no setting, and is not seen: did you mean HYPERWATCH_WORKERS?" in warning
+    assert "does not exist" in error
+
+
 def test_the_page_of_settings_is_made_from_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     made = importlib.import_module("make_configuration")

@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,17 @@ def test_no_argument_has_the_name_that_the_nodes_supervisor_kills() -> None:
     assert not [text for text in arguments if "hl-node" in text]
 
 
-@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
-def test_hadolint_finds_nothing() -> None:
-    done = subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)  # noqa: S607
-    assert done.returncode == 0, done.stdout
+def checked(tool: str, *arguments: str | Path) -> str:
+    """What a tool of this environment has to say; nothing where all is well."""
+    command = [Path(sysconfig.get_path("scripts")) / tool, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def test_hadolint_finds_nothing(tmp_path: Path) -> None:
+    assert checked("hadolint", ROOT / "Dockerfile") == ""
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE.replace("USER 10000:10000", "RUN cd /data && sudo ls"))
+    assert "DL3004" in checked("hadolint", tmp_path / "Dockerfile"), "a fault is found"
 
 
 @pytest.mark.slow
@@ -197,19 +205,53 @@ def test_the_demo_needs_no_volume_from_elsewhere() -> None:
     assert not any(document["volumes"][name].get("external") for name in used)
 
 
-def has_compose() -> bool:
-    try:
-        return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0  # noqa: S607
-    except FileNotFoundError:
-        return False
+def test_the_file_is_one_by_the_schema_of_the_compose_specification(tmp_path: Path) -> None:
+    check = partial(checked, "check-jsonschema", "--builtin-schema", "vendor.compose-spec")
+    assert check(ROOT / "compose.yaml") == ""
+    (tmp_path / "compose.yaml").write_text(
+        (ROOT / "compose.yaml").read_text().replace("stop_grace_period", "stop_grace")
+    )
+    assert "'stop_grace' was unexpected" in check(tmp_path / "compose.yaml"), "a fault is found"
 
 
-@pytest.mark.skipif(not has_compose(), reason="`docker compose` is not installed")
+def test_no_variable_is_needed_and_every_name_leads_to_something() -> None:
+    """What a schema does not know: volumes, dependencies and files that are there, and defaults of variables."""
+    text = (ROOT / "compose.yaml").read_text()
+    document = yaml.safe_load(text)
+    volumes = [volume for service in services().values() for volume in service["volumes"]]
+    named = {volume["source"] for volume in volumes if volume["type"] == "volume"}
+    assert named == document["volumes"].keys()
+    assert [each["source"] for each in volumes if each["type"] == "bind" and not (ROOT / each["source"]).exists()] == []
+    for service in services().values():
+        for other in service.get("depends_on", ()):
+            assert set(service["profiles"]) <= set(services()[other]["profiles"]), "else compose does not start it"
+    assert re.findall(r"\$\{(?!\w+:-[^}]+\})[^}]*\}", text) == []
+
+
+COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+
+
+@pytest.mark.skipif(shutil.which(COMPOSE[0]) is None, reason="needs Debian's package docker-compose, or Docker's own")
 @pytest.mark.parametrize("profile", ["node", "demo", "monitoring"])
-def test_compose_takes_the_file(profile: str) -> None:
-    command = ["docker", "compose", "--profile", profile, "config", "--quiet"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_compose_takes_the_file(profile: str, tmp_path: Path) -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    named = re.compile(r"^name: .*\n", re.MULTILINE)  # Debian's 1.29 is older than that key; the schema has seen it
+    file = tmp_path / "compose.yaml"
+    for wrong in (False, True):
+        file.write_text(named.sub("", text) + "  broken: [1]\n" * wrong)
+        command = [
+            *COMPOSE,
+            "--project-directory",
+            str(ROOT),
+            "-f",
+            str(file),
+            "--profile",
+            profile,
+            "config",
+            "--quiet",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is not wrong, done.stderr
 
 
 # The unit
@@ -253,7 +295,9 @@ def inside(data: Path, state: Path, command: Sequence[str]) -> tuple[list[str], 
         "PYTHON": sys.base_prefix, "SITE": sysconfig.get_path("purelib"), "CODE": str(ROOT),
         "DATA": str(data), "STATE": str(state),
     }  # fmt: skip
-    settings = {"HYPERWATCH_DATA_DIR": "/mnt/data", "HYPERWATCH_STATE_DIR": "/mnt/state"}
+    settings = {
+        "HYPERWATCH_DATA_DIR": "/mnt/data", "HYPERWATCH_STATE_DIR": "/mnt/state", "HYPERWATCH_METRICS_LISTEN": "127.0.0.1:0",
+    }  # fmt: skip
     paths = {"PYTHONPATH": "/mnt/code:/mnt/site", "LD_LIBRARY_PATH": "/mnt/python/lib"}  # a shared libpython is there
     return unshare, {"PATH": os.environ["PATH"], **paths, **places, **settings}
 

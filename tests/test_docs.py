@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import signal
+import string
 from http import HTTPStatus
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import click
 import pytest
 
 from hyperwatch.cli.main import program
+from hyperwatch.errors import HyperwatchError
 from hyperwatch.feed import frames, guard, http, info, limits, line, server, wire
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
 from hyperwatch.feed.requests import parse
+from hyperwatch.log.stuck import EXIT_STUCK
 from hyperwatch.node.statuses import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +113,23 @@ def test_the_protocol_reference_has_every_code_of_an_error() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert codes
     assert [code for code in codes if f"`{code}`" not in text] == []
+
+
+def test_every_exit_code_of_an_error_is_in_the_table_and_so_are_those_of_signals() -> None:
+    def codes(kind: type[HyperwatchError]) -> set[int]:
+        return {kind.exit_code}.union(*map(codes, kind.__subclasses__()))
+
+    table = (ROOT / "docs" / "commands.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert told == {0, EXIT_STUCK, 128 + signal.SIGINT, 128 + signal.SIGTERM} | codes(HyperwatchError)
+
+
+def test_every_mark_of_the_log_is_in_its_page() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "hyperwatch").rglob("*.py"))
+    marks = set(re.findall(r'"([^\w\s"]) ', source)) - set(string.punctuation)
+    told = set(re.findall(r"^\| (\S)(?: All parallel)? \|", (ROOT / "docs" / "log.md").read_text(), re.MULTILINE))
+    assert len(marks) == 4
+    assert told == marks
 
 
 def test_the_table_of_limits_is_what_the_code_says() -> None:

@@ -23,7 +23,8 @@ from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout
 from support import append, event, hour_file, line
 
 NOW_NS = 1_778_002_754_000_000_000
-UID = 10000
+UID = 10_000 if os.getuid() == 0 else os.getuid()
+"""Who is not let in: root would be."""
 
 
 def said(findings: Iterable[Finding]) -> list[tuple[Level, str]]:
@@ -119,6 +120,12 @@ def test_a_node_that_does_not_write_is_named(tree: Tree) -> None:
     assert said(times(tree, Growth(), now_ns=NOW_NS + 61 * 10**9)) == [
         (Level.BAD, "the node has written no order for 61 s -> see whether it runs, and has peers")
     ]
+
+
+def test_a_node_that_is_silent_for_the_moment_is_named(tree: Tree) -> None:
+    ((level, text),) = judged(tree, [])
+    assert level is Level.ADVICE
+    assert text.startswith("the node wrote no order in 1 s, the last 0 s ago -> look for longer, as with --seconds 60")
 
 
 def test_the_flags_of_the_node_are_seen_from_its_directories(tmp_path: Path) -> None:
@@ -241,22 +248,22 @@ def others() -> Iterator[Path]:
         root.chmod(0o755)
         append(hour_file(root, "20260505/17"), line(6, [event(1)]))
         yield root
-        for path in root.rglob("*"):
-            path.chmod(0o755)
+        for folder, names, _ in os.walk(root):
+            for each in names:
+                Path(folder, each).chmod(0o755)  # before it is walked into
 
 
 def as_another(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The program as another user, who need not be able to read the interpreter: all is imported before."""
+    """The program as another user than root, who need not be able to read the interpreter: all is imported before."""
+    become = f"os.setgroups([]); os.setgid({UID}); os.setuid({UID})\n" if os.getuid() == 0 else ""
     script = (
-        "import os, sys, encodings.idna; from hyperwatch.cli.main import main; import trio\n"
-        f"os.setgroups([]); os.setgid({UID}); os.setuid({UID}); main(sys.argv[1:])"
+        f"import os, sys, encodings.idna; from hyperwatch.cli.main import main; import trio\n{become}main(sys.argv[1:])"
     )
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HYPERWATCH_")}
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=30, check=False)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("which", ["directory", "day", "file"])
 def test_what_cannot_be_read_is_named_with_the_uid_by_doctor_and_by_run(others: Path, which: str) -> None:
     path = hour_file(others, "20260505/17")
@@ -268,11 +275,56 @@ def test_what_cannot_be_read_is_named_with_the_uid_by_doctor_and_by_run(others: 
     assert f"bad     the state directory /nowhere cannot be written by uid {UID}" in told.stdout
     own = others / "state"
     own.mkdir()
-    os.chown(own, UID, UID)
+    os.chown(own, UID, -1)
     address = ["--listen", "127.0.0.1:0", "--metrics-listen="]
     run = as_another("run", "--data-dir", str(others), "--state-dir", str(own), *address)
     assert run.returncode == 2, run.stderr
     assert f"{closed} cannot be read by uid {UID}" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("which", "mode"), [("home", 0o600), ("day", 0o644)])
+def test_a_directory_that_lets_nobody_pass_is_named_by_doctor_and_by_run(others: Path, which: str, mode: int) -> None:
+    data = others / "home" / "data"
+    path = hour_file(data, "20260505/17")
+    append(path, line(6, [event(1)]))
+    closed = {"home": data.parent, "day": path.parent}[which]
+    told = f"{closed} cannot be entered by uid {UID}, so {data if which == 'home' else path} cannot be read"
+    closed.chmod(mode)
+    doctor = as_another("doctor", "--data-dir", str(data), "--state-dir", str(data / "state"), "--seconds", "0")
+    assert f"bad     {told}\n        -> let that user pass" in doctor.stdout
+    if which == "home":
+        assert f"bad     the state directory {data / 'state'} cannot be written by uid {UID}" in doctor.stdout
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    own = others / "state"
+    own.mkdir()
+    os.chown(own, UID, -1)
+    address = ["--listen", "127.0.0.1:0", "--metrics-listen="]
+    run = as_another("run", "--data-dir", str(data), "--state-dir", str(own), *address)
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (
+        2,
+        f"hyperwatch: {told}: let that user pass (chmod o+x, or an ACL), or run hyperwatch as the user that owns it",
+    )
+    gaps = as_another("gaps", "--state-dir", str(data.parent / "state"))
+    assert (gaps.returncode, len(gaps.stderr.splitlines())) == (2, 1)
+
+
+def test_one_stream_that_cannot_be_read_does_not_hide_the_others(others: Path) -> None:
+    path = hour_file(others, "20260505/17", stream=FILLS)
+    append(path, line(6, []))
+    path.parents[1].chmod(0)
+    told = as_another("doctor", "--data-dir", str(others), "--state-dir", "/nowhere", "--seconds", "0").stdout
+    assert f"bad     {path.parents[1]} cannot be read by uid {UID}" in told
+    assert f"ok      uid {UID} may read {hour_file(others, '20260505/17').parents[1]}" in told
+
+
+def test_a_streams_own_directory_is_told_from_the_nodes(tree: Tree) -> None:
+    for inner in (tree.hourly, tree.hourly.parent):
+        assert said(checks.layouts(inner)) == [
+            (
+                Level.BAD,
+                f"{inner} has no order statuses -> it is one stream's own directory: say --data-dir {tree.root}",
+            )
+        ]
 
 
 def test_what_this_user_cannot_read_is_a_finding(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

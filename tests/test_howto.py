@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -12,11 +14,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from hyperwatch.log.state import State
 from hyperwatch.node.runs import Damage
@@ -26,24 +30,70 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 
 NOT_RUN = {
-    "git clone ": "the checkout is what runs this",
-    "cd ": "the same",
-    "make ": "installs from a registry; the checks of a change run it",
-    "docker ": "needs a Docker engine; tests/test_container.py checks what can be checked without",
-    "HYPERWATCH_NODE_VOLUME=": "the same",
-    "sudo ": "changes the machine; tests/test_container.py checks the unit",
-    "journalctl ": "needs systemd",
-    "curl ": "the endpoints have their own tests",
-    "ssh ": "needs another machine",
-    "promtool ": "tests/test_alerts.py runs it, where it is installed",
-    "duckdb ": "not installed for this; replay's own tests check what it reads",
+    "a fresh checkout: the slow test below runs it": (
+        "git clone URL hyperwatch",
+        "cd hyperwatch",
+        "make demo SECONDS=10",
+    ),
+    "needs a Docker engine; what it names is checked below, the files by tests/test_container.py": (
+        "docker compose build hyperwatch",
+        "docker compose build --pull hyperwatch",
+        "docker compose up --detach hyperwatch",
+        "docker compose up --detach --no-build hyperwatch",
+        "HYPERWATCH_NODE_VOLUME=my-volume HYPERWATCH_PORT=8001 docker compose up --detach hyperwatch",
+        "docker compose stop hyperwatch",
+        "docker compose logs --follow hyperwatch",
+        'docker compose logs --follow hyperwatch | grep -E "📦|✅ All parallel|📡|⏰"',
+        "docker compose --profile demo up",
+        "docker compose --profile demo down --volumes",
+        "docker compose --profile node --profile monitoring up --detach",
+        "docker tag hyperwatch:before hyperwatch:latest",
+        (
+            'docker run --rm --volume hyperwatch_state:/from:ro --volume "$PWD/state:/to" --user 0 --entrypoint cp '
+            "hyperwatch -a /from/. /to"
+        ),
+    ),
+    "changes users, services or owners of the machine; tests/test_container.py checks the unit": (
+        "sudo useradd --system --home-dir /var/lib/hyperwatch --shell /usr/sbin/nologin hyperwatch",
+        "sudo install -m 0644 deploy/systemd/hyperwatch.service /etc/systemd/system/",
+        "sudo systemctl edit hyperwatch",
+        "sudo systemctl daemon-reload",
+        "sudo systemctl enable --now hyperwatch",
+        "sudo systemctl restart hyperwatch",
+        "sudo -u hyperwatch -g hluser ls /home/hluser/hl/data",
+        "sudo chown -R 10000:10000 state",
+        "sudo chown 10000:10000 tokens",
+        "chmod 600 tokens",
+    ),
+    "writes to /opt from a registry; tests/test_container.py builds an environment by the same steps": (
+        "sudo python3.11 -m venv /opt/hyperwatch",
+        "sudo /opt/hyperwatch/bin/pip install --require-hashes -r constraints.txt",
+        "sudo /opt/hyperwatch/bin/pip install --no-deps --no-build-isolation .",
+        "sudo /opt/hyperwatch/bin/pip install --no-deps --no-build-isolation --force-reinstall .",
+    ),
+    "needs systemd": ("journalctl --unit hyperwatch --follow",),
+    "needs another machine": ("ssh -L 3000:127.0.0.1:3000 -L 8000:127.0.0.1:8000 my-node",),
+    "needs a public name with a certificate": (
+        "curl https://feed.example.com/readyz",
+        "HYPERWATCH_TOKEN=... hyperwatch watch wss://feed.example.com/ws --count 3",
+    ),
+    "not installed for this; replay's own tests check what it reads": (
+        "duckdb -c \"SELECT event.status, count(*) FROM 'all.jsonl' GROUP BY 1 ORDER BY 2 DESC\"",
+    ),
 }
-"""How a command begins, and why no test runs it."""
+"""By reason. Each stands here as a whole: a new command is run, or somebody says why not."""
+
+SKIPPED = frozenset(command for group in NOT_RUN.values() for command in group)
+
+LANGUAGES = {"sh", "python", "yaml", "ini", "text"}
+"""Of the pages' blocks. Commands stand in `sh`, where they are found."""
 
 BEFORE = {
     "alerts.md": [],
+    "monitoring.md": ["hyperwatch simulate /tmp/node --rate 200", "hyperwatch run --data-dir /tmp/node"],
     "move-state.md": ["hyperwatch simulate /tmp/node --rate 200 --blocks 5"],
     "runbook.md": ["hyperwatch simulate /tmp/node --rate 2000", "hyperwatch run --data-dir /tmp/node"],
+    "tokens-and-tls.md": ["hyperwatch simulate /tmp/node --rate 2000"],
 }
 """What the reader of a page has running already."""
 
@@ -54,7 +104,7 @@ def commands(page: Path) -> list[str]:
 
 
 def to_run(page: Path) -> list[str]:
-    return [command for command in commands(page) if not command.startswith(tuple(NOT_RUN))]
+    return [command for command in commands(page) if command not in SKIPPED]
 
 
 def is_endless(command: str) -> bool:
@@ -87,6 +137,7 @@ class Machine:
         (self.root / "hl").mkdir()
         (self.root / "hl" / "data").symlink_to(self.root / "tmp" / "node")
         (self.root / "work").mkdir()
+        (self.root / "work" / "deploy").symlink_to(ROOT / "deploy")  # the reader is in a checkout
         (self.root / "bin").mkdir()
         with State(self.root / "state") as state:
             state.keep("20260505/9", [Damage(0, 4, "torn", b"torn")])
@@ -143,6 +194,7 @@ class Machine:
         return {
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "HOME": str(self.root), "PYTHONPATH": str(ROOT),
             "HYPERWATCH_STATE_DIR": str(self.root / "state"), "HYPERWATCH_LISTEN": f"127.0.0.1:{self.ports[0]}",
+            "HYPERWATCH_METRICS_LISTEN": "127.0.0.1:0",
         }  # fmt: skip
 
 
@@ -169,14 +221,96 @@ def machine(root: Path) -> Iterator[Machine]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.name)
 def test_every_command_of_the_page_works(page: Path, tmp_path: Path) -> None:
+    for program, package in (("curl", "curl"), ("openssl", "openssl"), ("promtool", "prometheus")):
+        if shutil.which(program) is None and any(command.startswith(program) for command in to_run(page)):
+            pytest.skip(f"needs Debian's package {package}")
     with machine(tmp_path) as here:
         for command in [*BEFORE.get(page.name, []), *to_run(page)]:
             here.run(command)
 
 
 def test_what_is_not_run_is_on_some_page() -> None:
-    shown = [command for page in PAGES for command in commands(page)]
-    assert [start for start in NOT_RUN if not any(command.startswith(start) for command in shown)] == []
+    shown = {command for page in PAGES for command in commands(page)}
+    assert shown >= SKIPPED
+
+
+def test_no_command_hides_in_a_block_of_another_kind() -> None:
+    for page in PAGES:
+        blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+        assert {language for language, _ in blocks} <= LANGUAGES, page.name
+        others = [body for language, body in blocks if language != "sh"]
+        assert not [
+            body for body in others if re.search(r"^ *(\$|hyperwatch|docker|curl|make|sudo) ", body, re.MULTILINE)
+        ]
+
+
+def test_what_the_commands_of_docker_name_is_in_the_compose_file() -> None:
+    document = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    services, profiles = (
+        document["services"],
+        {name for each in document["services"].values() for name in each["profiles"]},
+    )
+    named = [shlex.split(command.partition("|")[0]) for command in SKIPPED if "docker compose" in command]
+    assert named
+    for words in named:
+        assert {after for before, after in pairwise(words) if before == "--profile"} <= profiles
+        verb = next(number for number, word in enumerate(words) if word in {"build", "up", "down", "stop", "logs"})
+        assert {word for word in words[verb + 1 :] if not word.startswith("-")} <= services.keys()
+    volumes = [f"{document['name']}_{name}" for name in document["volumes"]]
+    assert [
+        name for command in SKIPPED for name in re.findall(r"--volume (\w+):", command) if name not in volumes
+    ] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_fresh_checkout_shows_a_feed_by_the_first_commands_of_the_tutorial(tmp_path: Path) -> None:
+    """Asks the registry."""
+    first = commands(PAGES[0])[:3]
+    assert first == list(next(iter(NOT_RUN.values())))
+    script = "\n".join(first).replace("URL", shlex.quote(str(ROOT))).replace("SECONDS=10", "SECONDS=3")
+    clean = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    shell = ["/usr/bin/env", "bash", "-euc", script]
+    done = subprocess.run(shell, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "lost 0 by seq and 0 by count" in done.stdout
+
+
+async def test_the_client_of_the_tutorial_goes_on_where_it_was(tmp_path: Path) -> None:
+    path, place = hour_file(tmp_path / "data", "20260505/9"), tmp_path / "cursor.txt"
+    append(path, line(1, [event(0)]))
+    heard = []
+    async with running(tmp_path / "data") as port:
+        command = [sys.executable, "-u", "-c", program_of("tutorial.md", port)]
+        for number in (1, 2):
+            process = await trio.lowlevel.open_process(command, cwd=tmp_path, stdout=subprocess.PIPE)
+            try:
+                if number == 1:
+                    await until_noted(place, "")
+                    append(path, line(2, [event(1)]))
+                before = place.read_text()
+                assert process.stdout is not None
+                heard.append(await first_line(process.stdout))
+                await until_noted(place, before)
+            finally:
+                process.kill()
+            await process.wait()
+            append(path, line(number + 2, [event(number + 1)]))  # while it is away
+    assert heard == ["open 1", "open 2"]
+
+
+async def until_noted(place: Path, before: str) -> None:
+    while not place.exists() or place.read_text() in {"", before}:  # noqa: ASYNC110  another process decides
+        await trio.sleep(0.01)
+
+
+async def first_line(stream: trio.abc.ReceiveStream) -> str:
+    said = b""
+    while b"\n" not in said:
+        got = await stream.receive_some()
+        assert got, "it ended"
+        said += got
+    return said.partition(b"\n")[0].decode()
 
 
 def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:

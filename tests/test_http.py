@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,10 @@ from typing import Any, cast
 import attrs
 import pytest
 import trio
+import trio.testing
 from guarded import asked, asked_with_head, handshake
 
-from hyperwatch import service
+from hyperwatch import lobby, service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.endpoints import routes
@@ -142,6 +144,45 @@ def test_healthcheck_fails_where_nothing_answers(capsys: pytest.CaptureFixture[s
     assert f"no answer from {address}: [Errno 111] Connection refused" in said
 
 
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Something else than hyperwatch, which gives everybody the same answer. Its address."""
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # closed
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"404 Not Found\r\n\r\nnothing here", 1),
+        (b"200 OK\r\n\r\n<html>", 1),
+        (b"200 OK\r\n\r\nready\n", 0),
+        (b"503 Service Unavailable\r\n\r\ntoo many handshakes", 0),
+        (b"503 Service Unavailable\r\n\r\nnode_stale: x\nhyperwatch_behind: y\n", 1),
+    ],
+)
+def test_healthcheck_fails_where_something_else_answers_and_not_for_a_crowd(answer: bytes, code: int) -> None:
+    with answering(b"HTTP/1.1 " + answer) as address:
+        assert _exit_code(["healthcheck", "--listen", address]) == code
+
+
 @pytest.mark.usefixtures("quick")
 async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -164,6 +205,43 @@ async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path:
             append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
             await becomes(port, 200, "ready")
             nursery.cancel_scope.cancel("seen")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_question_that_is_being_asked_when_the_node_begins_to_write_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, find = trio.Event(), lobby.find_tree
+
+    async def find_tree(config: Config) -> Tree | None:
+        tree = await find(config)
+        if tree is not None:
+            found.set()
+        return tree
+
+    monkeypatch.setattr(lobby, "find_tree", find_tree)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", port))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(service.run, config, signals=False))
+            while True:
+                try:
+                    stream = await trio.open_tcp_stream("127.0.0.1", port)
+                    break
+                except OSError:
+                    await trio.lowlevel.checkpoint()
+            async with stream:
+                await stream.send_all(b"GET /healthz HTTP/1.1\r\n")
+                append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+                await found.wait()
+                await trio.testing.wait_all_tasks_blocked()  # whoever was to be cut off has been
+                await stream.send_all(b"Host: x\r\n\r\n")
+                answer = b"".join([bytes(data) async for data in stream])
+            await becomes(port, 200, "ready")
+            nursery.cancel_scope.cancel("seen")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from hyperwatch.feed.trades import Pairing, Trades, UserFills
 from hyperwatch.feed.views import Events, Fills, Orders, OrderUpdates, View
 from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log.batch import Batch, Entry, Span, assemble, decode
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.ring import Ring
@@ -135,7 +136,7 @@ async def test_what_the_hub_pushes_is_what_every_view_says_by_itself(
 async def test_so_it_is_with_fills_and_the_trades_that_they_complete(
     views: list[View], blocks: list[list[bytes]], damage: list[bool]
 ) -> None:
-    await agree(Pairing().complete(batch_of(written(blocks, damage), FILLS)), views)
+    await agree(Pairing(Counters()).complete(batch_of(written(blocks, damage), FILLS)), views)
 
 
 @given(st.lists(ONE_FILTER, min_size=1, max_size=3).map(any_of), st.lists(EVENTS, min_size=1, max_size=8))

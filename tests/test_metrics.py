@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -31,9 +32,9 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.repeats import Passage, Repeats
 from hyperwatch.metrics import METRICS, exposition
 from hyperwatch.node.runs import Run
-from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.node.streams import FILLS, ORDERS, Layout
 from hyperwatch.vitals import Vitals, quantile_ms
-from support import TIME, append, connected, event, hour_file, line, lines_of, running
+from support import TIME, append, connected, event, fill, hour_file, line, lines_of, running
 
 STREAM = ORDERS.name
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,7 @@ PROMISED = """
     lines_total events_total bytes_total batches_total decode_failures_total quarantined_total node_restarts_total
     gaps_total lag_bytes lag_seconds block_to_write_seconds write_to_read_seconds read_to_sent_seconds ring_bytes clients
     subscriptions clients_behind evictions_total refusals_total worker_tokens_used worker_tokens node_idle_seconds ready
-    build_info
+    build_info start_time_seconds batch_deadlines_total trades_total one_sided_fills_total
 """
 
 
@@ -164,6 +165,21 @@ async def test_what_is_read_is_counted(tmp_path: Path) -> None:
     assert value(text, "ring_bytes") > len(data)
 
 
+async def test_trades_and_fills_without_another_side_are_counted(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+    path = hour_file(tmp_path, "20260505/9", stream=FILLS)
+    append(path, line(7, [fill(0), fill(0, "A")]))
+    async with scraped(tmp_path) as service_:
+        text = await service_.reaches(0, "events_total", stream=FILLS.name)
+        assert samples(text)["hyperwatch_events_total"][-1].labels == {"stream": FILLS.name, "class": ""}
+        append(path, line(8, [fill(1), fill(1, "A", crossed=True), fill(2)]))
+        later = line(9, [fill(3), fill(3, "A")]).replace(TIME.encode(), TIME.replace("13.0", "19.0").encode())
+        append(path, later)
+        text = await service_.reaches(2, "trades_total")
+    assert value(text, "one_sided_fills_total") == 1
+    assert value(text, "events_total", stream=FILLS.name) == 5
+
+
 async def test_clients_and_what_they_are_refused_are_counted(tmp_path: Path) -> None:
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(7, [event(1)]))
@@ -197,6 +213,7 @@ def test_clients_that_are_put_out_are_evictions_and_no_refusals() -> None:
 
 
 async def test_metrics_are_there_before_the_node_has_written(tmp_path: Path) -> None:
+    before_s = time.time()
     port = free_port()
     config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0), metrics_listen=Address("127.0.0.1", port))
     with trio.fail_after(10):
@@ -210,6 +227,8 @@ async def test_metrics_are_there_before_the_node_has_written(tmp_path: Path) -> 
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel("seen")
     assert value(text, "ready") == 0
+    assert value(text, "trades_total") == 0
+    assert before_s - 0.001 <= value(text, "start_time_seconds") <= time.time()
     assert samples(text)["hyperwatch_lines_total"] == []
 
 

@@ -208,15 +208,6 @@ def test_the_process_ends_in_order_at_a_signal(tmp_path: Path) -> None:
     assert f"stopped at 20260505/9 at {len(line(7, [event(1)]))}" in said[4]
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything; run the tests as another user to see this one")
-def test_a_directory_that_cannot_be_read_is_named_with_the_uid(tmp_path: Path) -> None:
-    tmp_path.chmod(0)
-    done = program("run", "--data-dir", str(tmp_path))
-    tmp_path.chmod(0o700)
-    assert done.returncode == 2
-    assert f"cannot be read by uid {os.getuid()}" in done.stderr
-
-
 async def test_a_layout_that_stops_while_another_starts_is_continued_by_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log import start as start_module
 from hyperwatch.log import state as state_module
 from hyperwatch.log import tail as tail_module
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import PlainFile, Tree
@@ -318,7 +319,7 @@ def fill_batches(root: Path, rows: list[list[bytes]]) -> tuple[Tree, list[Any]]:
     path = file_of(root, FILLS)
     append(path, b"")
     log = Tree(root, FILLS, Layout.STREAMING)
-    reader, pairing = Reader(log, Cursor(FILLS.directory(Layout.STREAMING))), Pairing()
+    reader, pairing = Reader(log, Cursor(FILLS.directory(Layout.STREAMING))), Pairing(Counters())
     made = []
     for row in rows:
         append(path, b"".join(row))

@@ -18,6 +18,7 @@ from hyperwatch.feed.trades import Pairing, Trades, UserFills, paired
 from hyperwatch.feed.views import BookDiffs, Fills
 from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Recording, Tree
 from hyperwatch.log.reader import Reader
@@ -200,7 +201,7 @@ def test_trades_are_official_one_coin_a_message_with_the_nodes_own_strings(tmp_p
         for tid, coin in ((1, "BTC"), (2, "ETH"), (3, "BTC"))
         for side, user, crossed in sides
     ]
-    batch = Pairing().complete(batch_of(tmp_path, line(7, raws)))
+    batch = Pairing(Counters()).complete(batch_of(tmp_path, line(7, raws)))
     messages = [message for entry in batch.entries for message in Trades("BTC").messages(entry)]
 
     assert [message.channel for message in messages] == [b""]
@@ -232,10 +233,11 @@ def test_user_fills_begin_with_an_empty_snapshot_and_go_on_with_the_nodes_own_ob
 def test_a_fill_without_another_side_is_in_user_fills_and_never_in_trades_and_is_counted(tmp_path: Path) -> None:
     late = line(900, [fill(5)]).replace(b"17:39:13.024084407", b"17:39:15.024084407")
     batch = batch_of(tmp_path, line(7, [fill(1), fill(2), fill(2, "A")]) + late)
-    pairing = Pairing()
+    counters = Counters()
+    pairing = Pairing(counters)
     entries = pairing.complete(batch).entries
 
-    assert (pairing.trades, pairing.one_sided) == (1, 1)
+    assert (counters.trades, counters.one_sided) == (1, 1)
     assert [trade.taker.tid for entry in entries if entry.paired for trade in entry.paired.trades] == [2]
     (message,) = UserFills(USER).messages(entries[0])
     assert [each["tid"] for each in json.loads(message.tail)["data"]["fills"]] == [1, 2, 2]
@@ -243,7 +245,7 @@ def test_a_fill_without_another_side_is_in_user_fills_and_never_in_trades_and_is
 
 def test_from_any_place_the_trades_behind_it_are_complete_with_what_was_held_there(tmp_path: Path) -> None:
     raws = [fill(number // 2, "AB"[number % 2]) for number in range(20)]
-    entries = Pairing().complete(batch_of(tmp_path, line(7, raws[:9]) + line(8, raws[9:]))).entries
+    entries = Pairing(Counters()).complete(batch_of(tmp_path, line(7, raws[:9]) + line(8, raws[9:]))).entries
     for number, entry in enumerate(entries):
         assert entry.paired is not None
         assert paired(entry, entry.paired.before)[1].trades == entry.paired.trades
@@ -255,11 +257,12 @@ def test_from_any_place_the_trades_behind_it_are_complete_with_what_was_held_the
 def test_of_the_simulated_market_every_fill_is_half_a_trade(tmp_path: Path, layout: Layout, faults: Faults) -> None:
     start_ns = 1_778_003_998_000_000_000  # two seconds before an hour's end
     simulate(tmp_path, layouts=(layout,), streams=(FILLS,), rate=0, blocks=60, seed=3, start_ns=start_ns, faults=faults)
-    pairing = Pairing()
+    counters = Counters()
+    pairing = Pairing(counters)
     fills = sum(pairing.complete(batch).events for batch in batches_of(Tree(tmp_path, FILLS, layout)))
 
     assert fills > 100
-    assert (2 * pairing.trades, pairing.one_sided) == (fills, 0)
+    assert (2 * counters.trades, counters.one_sided) == (fills, 0)
 
 
 # The real recordings.
@@ -280,14 +283,15 @@ def recording(stream: Stream, layout: Layout) -> list[Batch]:
 
 
 def trades_of(batches: list[Batch]) -> list[dict[str, Any]]:
-    pairing = Pairing()
+    counters = Counters()
+    pairing = Pairing(counters)
     messages = [
         message
         for batch in batches
         for entry in pairing.complete(batch).entries
         for message in Trades("BTC").messages(entry)
     ]
-    assert pairing.one_sided == 0
+    assert counters.one_sided == 0
     return [trade for message in messages for trade in json.loads(message.tail)["data"]]
 
 

@@ -55,19 +55,31 @@ class Finding:
 
 def layouts(root: Path) -> Iterator[Finding]:
     """The directory itself, the node's flags as its directories show them, and two layouts at once."""
-    try:
-        trees = {name: find_trees(root, stream) for name, stream in STREAMS.items()}
-    except DataError as error:
-        yield Finding(Level.BAD, error.what, error.remedy)
-        return
-    if not trees[ORDERS.name]:
-        advice = f"start the node with {ORDERS.flag}{FLAGS[Layout.STREAMING]} {UNBUFFERED}, and see that --data-dir is its own"
-        yield Finding(Level.BAD, f"{root} has no order statuses", advice)
+    trees: dict[str, list[Tree]] = {}
+    closed: dict[str, Finding] = {}  # by what they say: of a missing directory, every stream says the same
+    for name, stream in STREAMS.items():
+        try:
+            trees[name] = find_trees(root, stream)
+        except DataError as error:
+            closed[error.what] = Finding(Level.BAD, error.what, error.remedy)
+    yield from closed.values()
+    if trees.get(ORDERS.name) == []:
+        yield Finding(Level.BAD, f"{root} has no order statuses", _advice_without_orders(root))
     for name, found in trees.items():
         for tree in found:
             yield Finding(Level.GOOD, f"{tree.hourly.parent.name}: {STREAMS[name].flag}{FLAGS[tree.layout]}")
         yield from _plain(found)
         yield from _at_once(found)
+
+
+def _advice_without_orders(root: Path) -> str:
+    here = root.resolve()
+    for inner in (here, *here.parents):
+        if inner.name.startswith(tuple(STREAMS)):
+            return f"it is one stream's own directory: say --data-dir {inner.parent}"
+    return (
+        f"start the node with {ORDERS.flag}{FLAGS[Layout.STREAMING]} {UNBUFFERED}, and see that --data-dir is its own"
+    )
 
 
 def _plain(trees: Sequence[Tree]) -> Iterator[Finding]:
@@ -183,7 +195,7 @@ def _last_hour_bytes(tree: Tree) -> int:
 def state(directory: Path) -> Iterator[Finding]:
     """Whether hyperwatch may keep its ledger there."""
     there = directory
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:  # noqa: PTH110  Path.exists raises where it may not look
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         advice = f"give uid {os.getuid()} the right to write there, or name another with --state-dir"

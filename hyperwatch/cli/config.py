@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hyperwatch.cli import run
+from hyperwatch.cli.variables import misspelled
 from hyperwatch.feed.tokens import VARIABLE
 
 __all__ = ["command"]
@@ -23,13 +24,16 @@ _STARS = "****"
 def command(context: click.Context, options: tuple[str, ...]) -> None:
     """Show the settings that `hyperwatch run` would have here, and where each comes from.
 
-    Takes the options of `run`. Tokens and passwords are not shown.
+    Takes the options of `run`, and refuses what `run` would. Tokens and passwords are not shown.
     """
     with run.command.make_context("run", list(options), parent=context.parent) as inner:
+        run.configured(inner.params)  # what it would refuse is refused here
         rows = [*_rows(inner), _tokens()]
     names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, value, source in rows:
         click.echo(f"{name:{names}}  {value:{values}}  {source}")
+    for stranger in misspelled(context.find_root().command, os.environ):
+        click.echo(stranger, err=True)
 
 
 def _rows(context: click.Context) -> Iterator[tuple[str, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -43,12 +44,8 @@ def command(data_dir: Path, state_dir: Path, retention: float, seconds: float) -
 
 def _findings(data_dir: Path, state_dir: Path, retention: float, seconds: float) -> Iterator[Finding]:
     yield from checks.layouts(data_dir)
-    try:
-        found = [trees[0] for stream in STREAMS.values() if (trees := find_trees(data_dir, stream))]
-    except DataError:
-        found = []  # named above
     may_read = []
-    for tree in found:
+    for tree in _newest(data_dir):
         seen = list(checks.readable(tree))
         yield from seen
         if all(finding.level is Level.GOOD for finding in seen):
@@ -62,6 +59,13 @@ def _findings(data_dir: Path, state_dir: Path, retention: float, seconds: float)
     yield from limits()
     yield from checks.open_files()
     yield from checks.state(state_dir)
+
+
+def _newest(data_dir: Path) -> Iterator[Tree]:
+    """Of each stream, the layout that is written."""
+    for stream in STREAMS.values():
+        with suppress(DataError):  # named by `layouts`
+            yield from find_trees(data_dir, stream)[:1]
 
 
 def _look(tree: Tree, seconds: float) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def show(number: int, state_dir: Path) -> None:
 
 def _existing(directory: Path) -> Path:
     directory = directory.expanduser()
-    if not directory.is_dir():
-        what = f"--state-dir {directory} does not exist"
+    if not os.path.isdir(directory):  # noqa: PTH112  Path.is_dir raises where it may not look
+        what = f"--state-dir {directory} does not exist, or uid {os.getuid()} may not look there"
         raise UsageError(what, "name the one that `hyperwatch run` uses")
     return directory
 

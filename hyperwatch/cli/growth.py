@@ -34,6 +34,7 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 class Growth:
     """What was written while somebody looked."""
 
+    looked_s: float = 0
     size_bytes: int = 0
     seen_after_ms: list[int] = attrs.Factory(list)
     """Of each line, how long after the node's time for it it was in the file."""
@@ -51,7 +52,7 @@ def observe(
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Growth:
     """Looks at the newest file for a while. Raises OSError, DataError."""
-    growth = Growth()
+    growth = Growth(seconds)
     names = tree.names()
     if not names:
         return growth
@@ -97,6 +98,9 @@ def times(tree: Tree, growth: Growth, *, now_ns: int) -> Iterator[Finding]:
     if idle_s > STALE_S:
         what = f"the node has written no {tree.stream.noun} for {idle_s:.0f} s"
         yield Finding(Level.BAD, what, "see whether it runs, and has peers")
+    elif growth.looked_s and not growth.size_bytes:
+        what = f"the node wrote no {tree.stream.noun} in {growth.looked_s:g} s, the last {max(0.0, idle_s):.0f} s ago"
+        yield Finding(Level.ADVICE, what, "look for longer, as with --seconds 60: nodes pause, and buffer their output")
     if idle_s < -_SKEW_MS / 1000:
         what = f"{tree.hourly} was written {-idle_s:.1f} s in the future"
         yield Finding(

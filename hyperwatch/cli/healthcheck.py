@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from http import HTTPStatus
 
 import click
 
@@ -13,6 +14,8 @@ __all__ = ["command"]
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  listened on, not asked
 _BEHIND = "hyperwatch_behind"
+_ALIVE = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)  # the last: a crowd at the door
+_LONGEST = 64 * 1024  # of a service's own answer: a line a stream
 
 
 @click.command("healthcheck")
@@ -28,11 +31,15 @@ def command(listen: str, timeout: float) -> int:
     connection = http.client.HTTPConnection(_ANYWHERE.get(address.host, address.host), address.port, timeout=timeout)
     try:
         connection.request("GET", "/readyz")
-        said = connection.getresponse().read().decode(errors="replace").strip()
+        answer = connection.getresponse()
+        said = answer.read(_LONGEST).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException) as error:
         click.echo(f"no answer from {address}: {error or type(error).__name__}", err=True)
         return 1
     finally:
         connection.close()
+    if answer.status not in _ALIVE or (answer.status == HTTPStatus.OK and said != "ready"):
+        click.echo(f"at {address} is no hyperwatch: it answers {answer.status} to /readyz", err=True)
+        return 1
     click.echo(said)
     return int(any(line.startswith(_BEHIND) for line in said.splitlines()))

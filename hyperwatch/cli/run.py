@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import trio
+from loguru import logger
 
 from hyperwatch import memory, service
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, default_state_dir, log_options, option
+from hyperwatch.cli.variables import misspelled
 from hyperwatch.config import (
     DEFAULT_BEHIND_S,
     DEFAULT_DEADLINE_S,
@@ -23,6 +26,7 @@ from hyperwatch.config import (
     default_workers,
     origin,
 )
+from hyperwatch.doors import Doors
 from hyperwatch.feed.limits import (
     DEFAULT_CLIENT_PAST_MB_S,
     DEFAULT_CONNECTIONS,
@@ -36,7 +40,7 @@ from hyperwatch.feed.tokens import VARIABLE, Tokens
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import Layout
 
-__all__ = ["command"]
+__all__ = ["command", "configured"]
 
 # Whether they can be read is the service's to say: it names the uid and the remedy.
 _DATA_DIR = click.Path(path_type=Path, readable=False)
@@ -87,58 +91,58 @@ def metrics_address() -> str:
 @option("--info-url", metavar="URL", default=None, show_default="no /info",
         help="The node's info server, as http://127.0.0.1:3001/info; SDKs ask it when they are built.")  # fmt: skip
 @log_options
-def command(
-    data_dir: Path,
-    state_dir: Path,
-    listen: str,
-    metrics_listen: str,
-    workers: int,
-    layout: str | None,
-    ring_bytes: int,
-    deadline: float,
-    stall: float,
-    behind: float,
-    grace: float,
-    max_connections: int,
-    max_connections_per_address: int,
-    max_subscriptions: int,
-    past_rate: float,
-    client_past_rate: float,
-    tokens_file: Path | None,
-    allow_origin: tuple[str, ...],
-    info_url: str | None,
-    log_level: str,
-    log_format: Literal["text", "json"],
-) -> None:
+@click.pass_context
+def command(context: click.Context, /, log_level: str, log_format: Literal["text", "json"], **_: object) -> None:
     """Serve a node's order events, fills, trades and book diffs as a live WebSocket feed.
 
     Starts at the newest complete line; clients ask for the past with "from". Ends on SIGINT or SIGTERM.
     """
     to_stderr(log_level, log_format)
-    config = Config(
-        data_dir=data_dir.expanduser(),
-        state_dir=state_dir.expanduser(),
-        listen=Address.parse(listen),
-        metrics_listen=Address.parse(metrics_listen, "--metrics-listen") if metrics_listen else None,
-        layout=None if layout is None else Layout.of_label(layout),
-        workers=workers,
-        ring_bytes=ring_bytes,
-        deadline_s=deadline,
-        stall_s=stall,
-        behind_s=behind,
-        grace_s=grace,
-        limits=Limits(
-            max_connections,
-            max_connections_per_address,
-            max_subscriptions,
-            past_mb_s=past_rate or math.inf,
-            client_past_mb_s=client_past_rate or math.inf,
-        ),
-        tokens=Tokens.load(tokens_file and tokens_file.expanduser(), os.environ.get(VARIABLE)),
-        origins=frozenset(map(origin, allow_origin)),
-        info_url=info_url,
-    )
+    config = configured(context.params)
+    for stranger in misspelled(context.find_root().command, os.environ):
+        logger.warning(stranger)
     memory.keep_flat()
     memory.seldom_collect()
     raise_open_files()
     trio.run(service.run, config)
+
+
+def configured(settings: Mapping[str, Any]) -> Config:
+    """What `run` does with its options, as click has made them.
+
+    Raises:
+        UsageError: where a setting is wrong.
+    """
+    config = Config(
+        data_dir=settings["data_dir"].expanduser(),
+        state_dir=settings["state_dir"].expanduser(),
+        listen=Address.parse(settings["listen"]),
+        metrics_listen=_metrics_listen(settings["metrics_listen"]),
+        layout=None if settings["layout"] is None else Layout.of_label(settings["layout"]),
+        workers=settings["workers"],
+        ring_bytes=settings["ring_bytes"],
+        deadline_s=settings["deadline"],
+        stall_s=settings["stall"],
+        behind_s=settings["behind"],
+        grace_s=settings["grace"],
+        limits=Limits(
+            settings["max_connections"],
+            settings["max_connections_per_address"],
+            settings["max_subscriptions"],
+            past_mb_s=settings["past_rate"] or math.inf,
+            client_past_mb_s=settings["client_past_rate"] or math.inf,
+        ),
+        tokens=_tokens(settings["tokens_file"]),
+        origins=frozenset(map(origin, settings["allow_origin"])),
+        info_url=settings["info_url"],
+    )
+    Doors.of(config)  # which says whether they can be built
+    return config
+
+
+def _metrics_listen(text: str) -> Address | None:
+    return Address.parse(text, "--metrics-listen") if text else None
+
+
+def _tokens(file: Path | None) -> Tokens:
+    return Tokens.load(file and file.expanduser(), os.environ.get(VARIABLE))

@@ -13,12 +13,12 @@ from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import DETAILS, detail_options, option
 from hyperwatch.cli.screen import Output, is_terminal
 from hyperwatch.cli.table import Board
+from hyperwatch.cli.variables import TOKEN
 from hyperwatch.client import Message, Orders, Subscription, complete, connect
 
 __all__ = ["command"]
 
 _URL = "ws://127.0.0.1:8000/ws"
-_TOKEN = "HYPERWATCH_TOKEN"  # noqa: S105  its name. No option: anybody on the machine can read a process's arguments
 
 
 @click.command("watch", short_help="Watch a feed: a live table, or JSON lines.")
@@ -78,7 +78,7 @@ class _Watcher:
 
     async def watch(self) -> int:
         """Until --count, or until the feed says goodbye."""
-        token = os.environ.get(_TOKEN) or None
+        token = os.environ.get(TOKEN) or None
         async with connect(self.url, token=token, on_break=self.notices.note_break) as feed:
             orders = feed.subscribe(self.subscription)
             for warning in (await orders.begin()).warnings:

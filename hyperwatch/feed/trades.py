@@ -11,6 +11,7 @@ import msgspec
 from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Message
 from hyperwatch.log.batch import Batch, Entry
+from hyperwatch.log.counters import Counters
 from hyperwatch.node.keys import FillKeys
 from hyperwatch.node.streams import FILLS
 from hyperwatch.node.trades import Held, Paired, Trade, pair
@@ -21,15 +22,13 @@ __all__ = ["Pairing", "Trades", "UserFills", "paired"]
 class Pairing:
     """Pairs the fills of a log in its order, once for all subscribers.
 
-    Attributes:
-        trades: how many became complete.
-        one_sided: how many fills were given up, for no other side of them came.
+    Args:
+        counters: count the trades that became complete, and the fills that were given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
         self._held = Held()
-        self.trades = 0
-        self.one_sided = 0
+        self._counters = counters
 
     def complete(self, batch: Batch) -> Batch:
         """The next batch, its trades in its entries."""
@@ -37,8 +36,8 @@ class Pairing:
         for entry in batch.entries:
             whole, made = paired(entry, self._held)
             self._held = made.after
-            self.trades += len(made.trades)
-            self.one_sided += made.one_sided
+            self._counters.trades += len(made.trades)
+            self._counters.one_sided += made.one_sided
             entries.append(whole)
         return attrs.evolve(batch, entries=entries)
 

@@ -57,6 +57,10 @@ class Counters:
     """How often the node went back and wrote blocks again."""
     quarantined: int = 0
     """Pieces that could not be read and were kept."""
+    trades: int = 0
+    """Pairs of fills."""
+    one_sided: int = 0
+    """Fills that were given up: no other side of them came."""
     gaps: Counter[str] = attrs.Factory(Counter)
     """By reason."""
     statuses: Counter[str] = attrs.Factory(Counter)

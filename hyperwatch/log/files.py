@@ -16,6 +16,7 @@ from typing import Protocol
 import attrs
 
 from hyperwatch.errors import DataError, HyperwatchError
+from hyperwatch.log.access import denied
 from hyperwatch.log.compressed import Fate, Source, open_source
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.node.lines import LINE_BYTES
@@ -38,6 +39,8 @@ __all__ = [
 
 
 GRACE_S = 120.0  # real nodes finish the old hour seconds after the new one exists; two minutes is ample
+
+_DATA_DIR = "name the node's data directory with --data-dir (usually ~/hl/data)"
 
 
 class Log(Protocol):
@@ -295,9 +298,16 @@ def find_trees(root: Path, stream: Stream, grace_s: float = GRACE_S) -> list[Tre
     Raises:
         DataError: where `root` is missing, no directory or cannot be read.
     """
-    if not root.is_dir():
-        what = f"the data directory {root} does not exist" if not root.exists() else f"{root} is not a directory"
-        raise DataError(what, "name the node's data directory with --data-dir (usually ~/hl/data)")
+    try:
+        mode = root.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"the data directory {root} does not exist"
+        raise DataError(what, _DATA_DIR) from error
+    except PermissionError as error:
+        raise denied(root) from error
+    if not stat.S_ISDIR(mode):
+        what = f"{root} is not a directory"
+        raise DataError(what, _DATA_DIR)
     present = set(_listing(root))
     trees = [Tree(root, stream, layout, grace_s) for layout in Layout if stream.directory(layout) in present]
     return sorted(trees, key=newest_data_ns, reverse=True)
@@ -310,6 +320,8 @@ def newest_data_ns(tree: Tree) -> int:
         return (tree.hourly / names[-1]).stat().st_mtime_ns if names else 0
     except FileNotFoundError:
         return 0  # pruned a moment ago
+    except PermissionError as error:
+        raise denied(tree.hourly / names[-1]) from error
 
 
 def backlog(tree: Tree, cursor: Cursor) -> Backlog:
@@ -333,5 +345,4 @@ def _listing(path: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
-        what = f"{path} cannot be read by uid {os.getuid()}"
-        raise DataError(what, "give that user read access to it, or run hyperwatch as the user that owns it") from error
+        raise denied(path) from error
