@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
+import tracemalloc
 from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import Any, cast
@@ -132,16 +132,20 @@ def test_of_fills_that_wait_the_oldest_are_given_up_beyond_a_bound() -> None:
 
 
 def test_what_waits_holds_nothing_of_the_bytes_that_were_read() -> None:
-    data = line(7, [fill(1)])
-    before = sys.getrefcount(data)
-    decoder = Decoder(FILLS, Layout.BY_BLOCK, 0)
-    decoder.feed(data)
-    held = pair(Held(), decoder.runs[0], cast("list[FillKeys]", decoder.runs[0].keys)).after
-    reading = sys.getrefcount(data)
-    del decoder
+    data = line(7, [fill(1, padding="x" * 1_000_000)])
+    tracemalloc.start()
+    try:
+        decoder = Decoder(FILLS, Layout.BY_BLOCK, 0)
+        decoder.feed(data)
+        held = pair(Held(), decoder.runs[0], cast("list[FillKeys]", decoder.runs[0].keys)).after
+        reading_bytes, _ = tracemalloc.get_traced_memory()
+        del decoder
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
     assert len(held.halves) == 1
-    assert sys.getrefcount(data) == before < reading
+    assert held_bytes < 100_000 < 1_000_000 < reading_bytes
 
 
 fills_of_a_block = st.lists(
