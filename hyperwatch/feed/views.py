@@ -203,7 +203,7 @@ def too_large(entry: Entry) -> bool:
 _AROUND_BYTES = 2048
 
 
-@functools.lru_cache(maxsize=8)  # entries; every filter has a message of its own to begin
+@functools.lru_cache(maxsize=4)  # entries, which it keeps in memory; every filter has a message of its own to begin
 def _where(entry: Entry) -> bytes:
     run = entry.run
     where = _position(entry.after, run.block, run.time_ms)
