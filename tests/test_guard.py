@@ -68,7 +68,7 @@ STORED = {
     "messages without rejections": Cost(calls=1.21, instructions=53.36, blocks=0.02),
     "messages of large orders": Cost(calls=9.1, instructions=145.79, blocks=0.02),
     "push everything to 100 clients": Cost(calls=1.79, instructions=39.34, blocks=0.02),
-    "push to 200 filters": Cost(calls=15.44, instructions=298.71, blocks=0.06),
+    "push to 200 filters": Cost(calls=15.97, instructions=307.18, blocks=0.06),
     "push to 10,000 filters that want what does not occur": Cost(calls=0.05, instructions=1.66, blocks=0.02),
 }
 

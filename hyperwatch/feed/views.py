@@ -6,7 +6,6 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -203,7 +202,6 @@ def too_large(entry: Entry) -> bool:
 _AROUND_BYTES = 2048
 
 
-@functools.lru_cache(maxsize=4)  # entries, which it keeps in memory; every filter has a message of its own to begin
 def _where(entry: Entry) -> bytes:
     run = entry.run
     where = _position(entry.after, run.block, run.time_ms)
