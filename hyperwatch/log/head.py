@@ -251,7 +251,7 @@ class Head:
                 while rest is not None:
                     part, rest = await self._admit(rest)
                     if part is not None:
-                        self._ring.append(part)
+                        dropped = self._ring.append(part)
                         clients = await self._deliver(part)
                         if clients:
                             self.counters.sent(part, time.time_ns() // 1_000_000)
@@ -259,6 +259,7 @@ class Head:
                             "📡 {} {}s delivered to {} clients (batch {})",
                             part.events, self._log.stream.noun, clients, number,
                         )  # fmt: skip
+                        del dropped
                 self._count(span, batch)
                 self.pending_bytes -= span.end - span.offset
 

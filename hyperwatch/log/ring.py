@@ -6,7 +6,7 @@ Entries are numbered from 0 in the order of delivery; a subscription at the head
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.cursor import Cursor, abreast, covers
@@ -45,8 +45,13 @@ class Ring:
         """The entries, oldest first."""
         return (entry for batch in self._batches for entry in batch.entries)
 
-    def append(self, batch: Batch) -> None:
-        """Adds the next batch and lets the oldest go where the bound asks for it."""
+    def append(self, batch: Batch) -> Sequence[Batch]:
+        """Adds the next batch.
+
+        Returns:
+            The oldest ones, which the bound asks to let go. They are not here any more; letting go of their events takes
+            as long as building a message of them, so who adds does that when nobody waits.
+        """
         self._batches.append(batch)
         self._serials.append(self.end_serial)
         self.end_serial += len(batch.entries)
@@ -56,8 +61,10 @@ class Ring:
         while self.weight_bytes > self._max_bytes and drop < len(self._batches) - 1:
             self.weight_bytes -= self._batches[drop].weight_bytes
             drop += 1
+        dropped = self._batches[:drop]
         if drop:
             del self._batches[:drop], self._serials[:drop]
+        return dropped
 
     def at(self, serial: int) -> Entry | None:
         """The entry of that number.
