@@ -30,8 +30,8 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
     return naps
 
 
-@pytest.mark.parametrize(("clients", "expected"), [(0, 0), (1, 0), (2, 4)])
-async def test_a_thread_rests_once_in_a_millisecond_of_work_where_others_wait(
+@pytest.mark.parametrize(("clients", "expected"), [(0, 0), (1, 0), (2, 8)])
+async def test_a_thread_rests_after_half_a_millisecond_of_work_where_others_wait(
     naps: Naps, clients: int, expected: int
 ) -> None:
     courtesy = Courtesy(lambda: clients)

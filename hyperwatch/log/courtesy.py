@@ -9,7 +9,7 @@ import trio
 
 __all__ = ["Courtesy"]
 
-_TURN_S = 1e-3  # of decoding: what another client may have to wait
+_TURN_S = 5e-4  # of decoding, two or three pieces: what another client may have to wait
 _REST_S = 5e-5
 
 
