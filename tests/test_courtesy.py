@@ -38,7 +38,7 @@ async def test_a_thread_rests_after_half_a_millisecond_of_work_where_others_wait
 
     def work() -> None:
         for _ in range(16):
-            naps.now_s += 0.00025
+            naps.now_s += 0.0003
             courtesy.pause()
 
     await trio.to_thread.run_sync(work)
