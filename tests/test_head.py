@@ -369,11 +369,11 @@ async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: R
     finally:
         logger.remove(sink)
 
-    assert [text[0] for text in said] == ["📦", "✅", "📡", "u"]
+    assert [text[0] for text in said] == ["📦", "✅", "u", "📡"]
     assert "batch 1 taken: 2 lines" in said[0]
     assert "All parallel workers done: batch 1, 1 workers, 2 lines -> 1 orders" in said[1]
-    assert "1 orders delivered to 0 clients" in said[2]
-    assert f"of {DIRECTORY} {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[3]
+    assert f"of {DIRECTORY} {HOUR} at offset {len(line(1, [event(1)]))}: DecodeError" in said[2]
+    assert "1 orders delivered to 0 clients" in said[3]
 
 
 async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_place(

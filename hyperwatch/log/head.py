@@ -244,6 +244,7 @@ class Head:
                 span, number = slot.job.span, slot.job.number
                 batch = assemble(self._log.stream.name, self._start.directory, span, slot.chunks, repeats)
                 batch = self._complete(batch)
+                self._name_damage(batch)
                 if self._found is not None:
                     await self._found(batch)
                 self._judge(batch)
@@ -260,7 +261,7 @@ class Head:
                             part.events, self._log.stream.noun, clients, number,
                         )  # fmt: skip
                         del dropped
-                self._count(span, batch)
+                self.counters.read(batch, span.end - span.offset)
                 self.pending_bytes -= span.end - span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
@@ -294,8 +295,7 @@ class Head:
                 what, "the node may write a new format: see what it is, and look for a newer hyperwatch"
             )
 
-    def _count(self, span: Span, batch: Batch) -> None:
-        self.counters.read(batch, span.end - span.offset)
+    def _name_damage(self, batch: Batch) -> None:
         for damage in batch.damage[:_DAMAGE_LOGGED]:
             logger.error(
                 "unreadable: {} bytes of {} {} at offset {}: {}; they begin {!r}",
