@@ -21,7 +21,7 @@ def of_lines(decoder: Several[_T], piece: bytes) -> list[_T]:
 
     What reads documents one after the other takes two on a line, one on two lines, and blank lines. So they are read as
     one array, in which `,"",` stands for each newline: between documents it is an element, nearly everywhere else it is
-    an error, inside a string too, and where it is none (between the elements of another array) it is missed here.
+    an error, inside a string too. Where it is an element of another array, one is missing in this one.
     """
     array = b"[%b]" % piece[:-1].replace(b"\n", _BETWEEN)
     return _decoded(decoder, array, 1 + (len(array) - len(piece) - 1) // (len(_BETWEEN) - 1))
