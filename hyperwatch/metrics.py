@@ -114,6 +114,8 @@ METRICS = (
     Definition("batches", "counter", "Batches taken from the files.", _every(lambda sign: sign.counters.batches), _STREAM),
     Definition("batch_deadlines", "counter", "Times that a batch was not decoded within --deadline.", _every(lambda sign: sign.counters.deadlines), _STREAM),
     Definition("decode_failures", "counter", "Lines that could not be read.", _every(lambda sign: sign.counters.failures), _STREAM),
+    Definition("unrouted_events", "counter", "Events whose account, coin or status could not be read: filters see them as of none.",
+               _every(lambda sign: sign.counters.unrouted), _STREAM),
     Definition("quarantined", "counter", "Pieces that could not be read and are kept in the quarantine; a piece may be several lines.",
                _every(lambda sign: sign.counters.quarantined), _STREAM),
     Definition("node_restarts", "counter", "Times that the node went back and wrote blocks again.", _every(lambda sign: sign.counters.restarts), _STREAM),

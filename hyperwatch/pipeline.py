@@ -55,6 +55,7 @@ class Pipeline:
         ring = Ring(start, ring_bytes)
         hub = Hub(ring)
         counters = records.counters[log.stream.name]
+        pairing = log.stream is FILLS
         head = Head(
             log,
             start,
@@ -65,7 +66,8 @@ class Pipeline:
             deadline_s=deadline_s,
             pause=courtesy.pause,
             gate=gate,
-            complete=Pairing(counters).complete if log.stream is FILLS else _as_it_is,
+            keyed=_always if pairing else lambda: hub.keyed,
+            complete=Pairing(counters).complete if pairing else _as_it_is,
             found=records.found,
             counters=counters,
         )
@@ -104,6 +106,10 @@ def _place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Curso
     if start.gap is not None:
         records.note(start.gap)
     return start.cursor
+
+
+def _always() -> bool:
+    return True
 
 
 def _as_it_is(batch: Batch) -> Batch:

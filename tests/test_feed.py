@@ -148,6 +148,27 @@ async def test_filters_choose_and_the_cursor_goes_past_what_did_not_match(path: 
         assert Cursor.decode(told["cursor"]).count == 3
 
 
+async def test_an_event_of_unknown_kind_reaches_who_wants_everything_and_who_cannot_judge_it(path: Path) -> None:
+    odd = {"account": "0x", "kind": "new"}
+    wants: dict[str, dict[str, Any]] = {
+        "all": {},
+        "rest": {"notStatuses": ["rejected"]},
+        "coin": {"coins": ["BTC"]},
+        "large": {"minNotional": "0"},
+    }
+    async with feed(path) as client:
+        for name, filter_ in wants.items():
+            await client.subscribe(type="orders", id=name, **filter_)
+            await client.hear("live")
+        append(path, line(120, [event(1)]) + line(120, [json.dumps(odd).encode()]) + line(120, [event(2)]))
+        heard = [(await client.hear("orders"))["data"] for _ in wants]
+
+    assert {each["id"]: each["index"] for each in heard} == {"all": 0, "rest": 0, "coin": [0, 2], "large": [0, 2]}
+    assert {each["id"]: each["events"][1] == odd for each in heard} == {
+        "all": True, "rest": True, "coin": False, "large": False
+    }  # fmt: skip
+
+
 async def test_order_updates_are_official_and_for_any_number_of_users(path: Path) -> None:
     async with feed(path) as client:
         for user in (USER, OTHER):
@@ -303,9 +324,9 @@ async def test_a_client_that_stops_reading_delays_nobody_and_gets_everything(pat
     opened: list[Cursor] = []
     open_files = Past.open
 
-    async def watching(self: Past, cursor: Cursor) -> Reader:
+    async def watching(self: Past, cursor: Cursor, *, keyed: bool) -> Reader:
         opened.append(cursor)
-        return await open_files(self, cursor)
+        return await open_files(self, cursor, keyed=keyed)
 
     monkeypatch.setattr(Past, "open", watching)
     pad = "0x" + "0" * 4000

@@ -79,7 +79,6 @@ def run_of(events: Iterable[bytes]) -> Run:
     whole = decoder.runs[0]
     for run in decoder.runs[1:]:  # of a long line
         whole.events += run.events
-        whole.keys += run.keys
     return whole
 
 

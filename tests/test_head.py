@@ -14,11 +14,13 @@ import pytest
 import trio
 from loguru import logger
 
+from hyperwatch.errors import FormatChangedError
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.head import Head
 from hyperwatch.log.ring import Ring
+from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import ORDERS, Layout
 from support import append, event, events_of, hour_file, line, lines_of, until
 
@@ -71,16 +73,30 @@ class Rig:
     def path(self) -> Path:
         return hour_file(self.root, HOUR, self.layout)
 
-    def head(self, *, grows: bool = True, workers: int = 4, deadline_s: float = 60) -> Head:
+    before: Callable[[Run], object] = attrs.field(default=lambda _: None)
+    """Sees every run as it is delivered."""
+
+    def head(
+        self,
+        *,
+        grows: bool = True,
+        workers: int = 4,
+        deadline_s: float = 60,
+        keyed: Callable[[], bool] = lambda: True,
+        before: Callable[[Run], object] = lambda _: None,
+    ) -> Head:
+        self.before = before
         start = Cursor(ORDERS.directory(self.layout))
         changes = self.signal if grows else None
         return Head(
             Tree(self.root, ORDERS, self.layout), start, Ring(start, 2**20), self.deliver,
-            changes=changes, workers=workers, deadline_s=deadline_s, pause=self.gate,
+            changes=changes, workers=workers, deadline_s=deadline_s, pause=self.gate, keyed=keyed,
         )  # fmt: skip
 
     async def deliver(self, batch: Batch) -> int:
         self.batches.append(batch)
+        for entry in batch.entries:
+            self.before(entry.run)
         await trio.lowlevel.checkpoint()
         return 0
 
@@ -197,6 +213,54 @@ async def test_05_an_exception_leaves_no_residue(rig: Rig) -> None:
     assert head.counters.failures == 1
 
 
+ODD = b'{"account":"0x","kind":"new"}'
+
+
+async def test_what_events_are_routed_by_is_read_after_delivery_where_nobody_asks(rig: Rig) -> None:
+    rig.path.write_bytes(line(1, [event(number) for number in range(300)]))
+    known_at_delivery: list[int] = []
+    head = rig.head(grows=False, keyed=lambda: False, before=lambda run: known_at_delivery.append(len(run.routes.keys)))
+    await head.run()
+
+    assert known_at_delivery == [0]
+    assert head.counters.statuses == {"open": 300}
+    assert len(rig.batches[0].entries[0].run.routes.keys) == 300
+
+
+async def test_what_events_are_routed_by_is_there_at_delivery_where_somebody_asks(rig: Rig) -> None:
+    rig.path.write_bytes(line(1, [event(number) for number in range(300)]))
+    known_at_delivery: list[int] = []
+    await rig.head(grows=False, before=lambda run: known_at_delivery.append(len(run.routes.keys))).run()
+
+    assert known_at_delivery == [300]
+
+
+async def test_an_event_of_unknown_kind_is_delivered_counted_and_named(rig: Rig) -> None:
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="ERROR")
+    rig.path.write_bytes(line(1, [event(1)]) + line(1, [ODD]) + line(1, [event(2)]) + line(2, [ODD]))
+    head = rig.head(grows=False)
+    await head.run()
+    logger.remove(sink)
+
+    assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, ODD), (1, 2, event(2)), (2, 0, ODD)]
+    assert (head.counters.unrouted, head.counters.failures) == (2, 0)
+    assert head.counters.classes() == {"live": 2, "unknown": 2}
+    assert [text.partition(", cannot")[0] for text in said] == [
+        f"the account, coin or status of an event of {DIRECTORY} {HOUR}, block 1, place 1",
+        "... and 1 more such events in the same batch",
+    ]
+
+
+async def test_where_half_of_the_events_are_of_unknown_kind_the_format_has_changed(rig: Rig) -> None:
+    rig.path.write_bytes(line(1, [event(1), ODD] * 500))
+    expected = pytest.RaisesExc(FormatChangedError, match=f"500 of 1000 orders of {DIRECTORY} {HOUR} cannot be routed")
+    with pytest.RaisesGroup(expected, flatten_subgroups=True):
+        await rig.head(grows=False).run()
+
+    assert [batch.events for batch in rig.batches] == [1000]
+
+
 _PEAK = textwrap.dedent(
     """
     import sys, trio
@@ -250,9 +314,11 @@ async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch
     cuts: list[tuple[int, int]] = []
     decode = sys.modules["hyperwatch.log.workers"].decode
 
-    def recording(stream: object, layout: object, span: object, cut: tuple[int, int], pause: object) -> object:
+    def recording(
+        stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, *, keyed: bool
+    ) -> object:
         cuts.append(cut)
-        return decode(stream, layout, span, cut, pause)
+        return decode(stream, layout, span, cut, pause, keyed=keyed)
 
     monkeypatch.setattr("hyperwatch.log.workers.decode", recording)
     rig.layout = Layout.PLAIN

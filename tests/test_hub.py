@@ -319,7 +319,7 @@ async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_n
     hub = Hub(Ring(Cursor(ORDERS.directory(Layout.STREAMING)), 10**9))
     past, socket = Past(log, hub.ring), FakeSocket()
     connection = Connection(socket, {ORDERS.name: Source(hub, past)})  # type: ignore[arg-type]  # as far as it is used
-    reader = await past.open(hub.ring.end)  # there is no file yet
+    reader = await past.open(hub.ring.end, keyed=False)  # there is no file yet
     subscription = Subscription(Orders(OrderFilter()), "1", connection, hub.ring.end, -1, reader=reader)
     connection._subscriptions["1"] = subscription
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])

@@ -35,7 +35,7 @@ def batch_of(data: bytes, stream: Stream = ORDERS) -> Batch:
     start = Cursor(stream.directory(Layout.STREAMING), (FilePlace("20260505/9", 0, 0, "head"),))
     span = Span("20260505/9", "head", 0, data, start.places, 0, 0, False, False, 0)
     chunk = decode(stream, Layout.STREAMING, span, (0, len(data)), lambda: None)
-    return assemble(stream.name, start.directory, span, [chunk], Repeats(start))
+    return assemble(stream, start.directory, span, [chunk], Repeats(start))
 
 
 def some(words: Sequence[str]) -> st.SearchStrategy[list[str] | None]:

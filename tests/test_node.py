@@ -132,13 +132,12 @@ def test_events_that_were_taken_before_are_left_out() -> None:
         b"not json",
         b"[1,2]",
         b'{"block_number":1}',
-        line(7, [b'{"user":"0x"}']).rstrip(),
         line(7, [event(1)]).rstrip() + b"}",
         line(7, [event(1).replace(b"Alo", b"A\xff\xfe")]).rstrip(),
         line(7, [event(1, triggerCondition="@").replace(b'"@"', b"[" * 100_000 + b"]" * 100_000)]).rstrip(),
         line(9, [event(1)]).replace(b'"2026-05', b'"May').rstrip(),
     ],
-    ids=["blank", "cut", "words", "list", "envelope", "event", "more", "utf-8", "deep", "time"],
+    ids=["blank", "cut", "words", "list", "envelope", "more", "utf-8", "deep", "time"],
 )
 def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothing(bad: bytes) -> None:
     good = line(7, [event(1)])
@@ -152,11 +151,44 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
     assert decoder.lines == 3
 
 
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize(
+    "odd", [b'{"user":"0x"}', b"5", b'"\x7f"', b"null", b'{"user":"0x","status":"open","order":[]}']
+)
+def test_an_event_that_cannot_be_routed_is_an_event_all_the_same(odd: bytes, *, keyed: bool) -> None:
+    decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0, keyed=keyed)
+    decoder.feed(line(7, [event(1), odd, event(2)]))
+
+    (run,) = decoder.runs
+    assert not decoder.damage
+    assert [bytes(each) for each in run.events] == [event(1), odd, event(2)]
+    assert [key.coin for key in run.keys] == ["BTC", "", "BTC"]
+    assert run.keys[1] is ORDERS.nothing
+    assert run.unrouted == [1]
+    assert run.part(1, 3, 0).unrouted == [0]
+
+
+@given(odd=st.sets(st.integers(0, 299)), steps=st.integers(0, 3), start=st.integers(0, 299), stop=st.integers(0, 300))
+def test_keys_are_those_of_the_events_however_far_they_were_read(
+    odd: set[int], steps: int, start: int, stop: int
+) -> None:
+    events = [b"{}" if number in odd else event(number, coin=f"C{number}") for number in range(300)]
+    (run,) = decoded(Layout.BY_BLOCK, line(7, events)).runs
+    for _ in itertools.islice(run.read_keys(), steps):
+        pass
+    part = run.part(start, stop, 0)
+
+    assert [key.coin for key in run.keys] == ["" if number in odd else f"C{number}" for number in range(300)]
+    assert run.unrouted == sorted(odd)
+    assert [key.coin for key in part.keys] == [key.coin for key in run.keys[start:stop]]
+    assert part.unrouted == [number for number, key in enumerate(run.keys[start:stop]) if key is ORDERS.nothing]
+
+
 DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]
 CHILDREN = line(7, [event(9, children=[{"coin": "A"}, {"coin": "B"}])])[:-1]
 ODD_LINES = st.sampled_from([
     b"", b"{}", b'""', b"null", b",", DOCUMENTS[0] + DOCUMENTS[1], DOCUMENTS[0] + b"," + DOCUMENTS[1],
-    DOCUMENTS[0] + b',"",' + DOCUMENTS[1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
+    DOCUMENTS[0] + b',"\x7f",' + DOCUMENTS[1], b'"\x7f"', line(7, [b'"\x7f"'])[:-1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
     CHILDREN.replace(b"},{", b"}\n{"),
 ])  # fmt: skip
 

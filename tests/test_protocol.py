@@ -42,7 +42,7 @@ def batch_of(data: bytes, layout: Layout = Layout.STREAMING, *, late: bool = Fal
     directory = ORDERS.directory(layout)
     span = Span("20260505/9", "", 0, data, (FilePlace("20260505/9", 0),), 0, 0, False, late, 1)
     chunk = decode(ORDERS, layout, span, (0, len(data)), lambda: None)
-    return assemble(ORDERS.name, directory, span, [chunk], Repeats(Cursor(directory)))
+    return assemble(ORDERS, directory, span, [chunk], Repeats(Cursor(directory)))
 
 
 def whole(message: Message, head: bytes = b"") -> dict[str, Any]:

@@ -439,6 +439,18 @@ def test_nothing_after_a_damaged_hour_is_played_as_if_it_followed(replay: Run, t
     assert (ended.code, oids(ended.out)) == (2, [1])
 
 
+def test_events_of_unknown_kind_are_replayed_and_no_filter_leaves_them_out_without_a_word(
+    replay: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(line(1, [event(1)]) + line(1, [b'{"account":"0x"}']) + line(2, [event(2)]))
+
+    assert b'{"account":"0x"}' in replay(path).out
+    filtered = replay(path, "--coin", "BTC")
+    assert oids(filtered.out) == [1, 2]
+    assert "3 events read, 1 of an unknown kind, 2 written, 0 unreadable lines" in filtered.err
+
+
 def test_lines_that_cannot_be_read_are_named_counted_and_stop_nothing(replay: Run, tmp_path: Path) -> None:
     path = tmp_path / "recording"
     path.write_bytes(line(1, [event(1)]) + b"{torn\n" * 7 + line(1, [event(2)]))

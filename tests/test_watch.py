@@ -259,6 +259,14 @@ def test_the_newest_order_stands_first() -> None:
     assert (board.orders, board.block, dict(board.statuses)) == (3, 8, {"open": 2, "filled": 1})
 
 
+def test_an_event_of_unknown_kind_is_an_order_of_which_nothing_is_known() -> None:
+    board = Board()
+    board.take("orders", orders(event("BTC"), {"account": "0x"}), 1250)
+
+    assert [(row.coin, row.status) for row in board.rows] == [("?", "?"), ("BTC", "open")]
+    assert board.orders == 2
+
+
 def test_a_limit_cuts_the_message_that_reaches_it() -> None:
     board = Board(limit=3)
     board.take("orders", orders(event("BTC"), event("ETH")), 0)

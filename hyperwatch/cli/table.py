@@ -30,7 +30,7 @@ class _Event(msgspec.Struct, gc=False):
 
 
 class _Orders(msgspec.Struct):
-    events: list[_Event]
+    events: list[msgspec.Raw]
     blockNumber: int | None = None
     blockTime: int | None = None
 
@@ -58,6 +58,7 @@ class _Gap(msgspec.Struct, rename={"start": "from"}):
 
 
 _ORDERS = msgspec.json.Decoder(_Orders)
+_EVENT = msgspec.json.Decoder(_Event)
 _STANDING = msgspec.json.Decoder(_Standing)
 _GAP = msgspec.json.Decoder(_Gap)
 _SIDES = {"B": "bid", "A": "ask"}
@@ -134,8 +135,9 @@ class Board:
         return (self.orders - then) / (now_s - then_s) if now_s > then_s else 0.0
 
     def _orders(self, message: _Orders, now_ms: int) -> None:
-        events = message.events if self.limit is None else message.events[: self.limit - self.orders]
-        self.orders += len(events)
+        raws = message.events if self.limit is None else message.events[: self.limit - self.orders]
+        self.orders += len(raws)
+        events = [_known(raw) for raw in raws]
         self.block = message.blockNumber or self.block
         self.statuses.update(event.status for event in events)
         latency_ms = None if message.blockTime is None else max(0, now_ms - message.blockTime)
@@ -147,6 +149,14 @@ def gap_text(data: bytes) -> str:
     gap = _GAP.decode(data)
     kept = "it is still in the node's files" if gap.readable else "it cannot be read any more"
     return f"gap: {gap.stream} from {gap.start} to {gap.to} was not delivered ({gap.reason}); {kept}"
+
+
+def _known(raw: msgspec.Raw) -> _Event:
+    """An event, of which nothing need be known but that it is one."""
+    try:
+        return _EVENT.decode(raw)
+    except msgspec.DecodeError:
+        return _Event("?", "?", _Order("?"))
 
 
 def _row(event: _Event, latency_ms: int | None) -> Row:

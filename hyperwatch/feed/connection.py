@@ -236,7 +236,9 @@ class Connection:
             await trio.lowlevel.checkpoint()  # it waits for its turn as a cursor, which holds no file
             return
         try:
-            subscription.reader = await self._source(subscription).past.open(subscription.cursor)
+            subscription.reader = await self._source(subscription).past.open(
+                subscription.cursor, keyed=subscription.view.keyed
+            )
         except CursorError as error:
             await self._skip_to_ring(subscription, error)
         except (OSError, DataError) as error:

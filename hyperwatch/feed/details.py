@@ -90,8 +90,11 @@ class Details:
         return None if asked == cls() else asked
 
     def hold(self, event: Raw) -> bool:
-        """Whether they hold of the order of an event whose keys could be read."""
-        known = _DETAILS.decode(event)
+        """Whether they hold of an event's order; of what is no order none does."""
+        try:
+            known = _DETAILS.decode(event)
+        except msgspec.DecodeError:
+            return False
         order = known.order
         return (
             (self.oids is None or _oid_of(order.oid) in self.oids)

@@ -80,6 +80,7 @@ class Hub:
         self._work_us = 0  # since a checkpoint
         self._groups: dict[View, _Group] = {}
         self._index: Index[_Group] = Index()
+        self._keyed = 0  # how many of the groups look at what events are routed by
         self._published = trio.Event()
         self._coins: frozenset[str] = frozenset()
         self._coins_read_s = -TELL_S
@@ -91,6 +92,7 @@ class Hub:
         if group is None:
             group = self._groups[view] = _Group(view, view.interest)
             self._index.add(group)
+            self._keyed += view.keyed
         group.members[subscription] = None
         subscription.live = True
 
@@ -104,6 +106,12 @@ class Hub:
         if not group.members:
             del self._groups[group.view]
             self._index.remove(group)
+            self._keyed -= group.view.keyed
+
+    @property
+    def keyed(self) -> bool:
+        """Whether anyone at the head looks at what events are routed by."""
+        return self._keyed > 0
 
     async def publish(self, batch: Batch) -> int:
         """Pushes a batch, which the ring holds already.

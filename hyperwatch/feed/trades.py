@@ -55,6 +55,7 @@ class Trades:
     coin: str
 
     ours = False
+    keyed = True
     compress = None
     stream = FILLS.name
     opening = ()
@@ -82,6 +83,7 @@ class UserFills:
     user: str
 
     ours = False
+    keyed = True
     compress = None
     stream = FILLS.name
 

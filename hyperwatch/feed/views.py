@@ -67,6 +67,10 @@ class View(Protocol):
     def interest(self) -> Interest | None:
         """What must occur for it to hear of an entry's events; None for anything."""
 
+    @property
+    def keyed(self) -> bool:
+        """Whether it looks at what events are routed by, rather than take all of them."""
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""
 
@@ -87,6 +91,10 @@ class Events:
     @property
     def interest(self) -> Interest | None:
         return self.filter.interest
+
+    @property
+    def keyed(self) -> bool:
+        return not self.filter.everything
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
@@ -142,6 +150,7 @@ class OrderUpdates:
     user: str
 
     ours = False
+    keyed = True
     stream = ORDERS.name
     compress = None
     opening = ()

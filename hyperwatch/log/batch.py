@@ -118,7 +118,9 @@ class Batch:
     """How often the node went back within it."""
 
 
-def decode(stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pause: Callable[[], None]) -> Decoded:
+def decode(
+    stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pause: Callable[[], None], *, keyed: bool = False
+) -> Decoded:
     """Decodes one chunk of a span, calling `pause` between pieces: there a worker may be cancelled and lets others run.
 
     Args:
@@ -127,20 +129,21 @@ def decode(stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pau
         span: the lines.
         cut: start and end of the chunk in the span's data.
         pause: may raise to end the work.
+        keyed: whether what events are routed by will be asked for.
     """
     start, end = cut
-    decoder = Decoder(stream, layout, span.offset + start, 0 if start else span.skip)
+    decoder = Decoder(stream, layout, span.offset + start, 0 if start else span.skip, keyed=keyed)
     for piece_start, piece_end in pieces(span.data, start, end):
         decoder.feed(span.data[piece_start:piece_end])
         pause()
     return Decoded(decoder.runs, decoder.damage, decoder.lines)
 
 
-def assemble(stream: str, directory: str, span: Span, chunks: Sequence[Decoded], repeats: Repeats) -> Batch:
+def assemble(stream: Stream, directory: str, span: Span, chunks: Sequence[Decoded], repeats: Repeats) -> Batch:
     """Puts a span's chunks together, in order, gives every event its place, and leaves out what was read before.
 
     Args:
-        stream: its name.
+        stream: what they hold.
         directory: its directory, for cursors.
         span: the lines.
         chunks: what they came to.
@@ -171,7 +174,7 @@ def assemble(stream: str, directory: str, span: Span, chunks: Sequence[Decoded],
 class _Assembly:
     """A batch in the making."""
 
-    def __init__(self, stream: str, directory: str, span: Span, repeats: Repeats) -> None:
+    def __init__(self, stream: Stream, directory: str, span: Span, repeats: Repeats) -> None:
         self._stream = stream
         self._directory = directory
         self._span = span
@@ -189,12 +192,12 @@ class _Assembly:
         if run.fresh and last is not None and run.block is not None and run.block > last + 1:
             seen = attrs.evolve(self._cursor_at, block=run.block, time=run.time, count=0)
             where = f"blocks {last + 1} to {run.block - 1}"
-            self._gaps.append(Gap(self._stream, MISSING_BLOCKS, self._cursor_at, seen, where))
+            self._gaps.append(Gap(self._stream.name, MISSING_BLOCKS, self._cursor_at, seen, where))
         verdict = self._repeats.judge(self._span.file, run)
         self._repeated += verdict.repeated
         if verdict.repeated:
-            events, keys = run.events[verdict.repeated :], run.keys[verdict.repeated :]
-            run = attrs.evolve(run, events=events, keys=keys, size_bytes=run.size_bytes if events else 0)
+            count = len(run.events)
+            run = run.part(verdict.repeated, count, run.size_bytes if verdict.repeated < count else 0)
         first = verdict.first + verdict.repeated
         self._append(run, first, self._span.after(run.end, run.taken), verdict.repeated)
 
@@ -207,15 +210,15 @@ class _Assembly:
 
     def lose(self, reason: str, after: tuple[FilePlace, ...], where: str, *, readable: bool = False) -> None:
         """Something that cannot be delivered comes next."""
-        self._gaps.append(Gap(self._stream, reason, self._cursor_at, self._cursor(after), where, readable))
+        self._gaps.append(Gap(self._stream.name, reason, self._cursor_at, self._cursor(after), where, readable))
 
     def batch(self, lines: int) -> Batch:
         """All of it."""
         if self._gaps:
-            self._append(_nothing(self._span, self._repeats), 0, self._span.after(self._span.end, 0))
+            self._append(_nothing(self._stream, self._span, self._repeats), 0, self._span.after(self._span.end, 0))
         events = sum(len(entry.run.events) for entry in self._entries)
         return Batch(
-            stream=self._stream,
+            stream=self._stream.name,
             file=self._span.file,
             before=self._before,
             after=attrs.evolve(self._cursor_at, places=self._span.after(self._span.end, 0)),
@@ -240,6 +243,6 @@ class _Assembly:
         return Cursor(self._directory, places, known.block, known.time, known.count)
 
 
-def _nothing(span: Span, repeats: Repeats) -> Run:
+def _nothing(stream: Stream, span: Span, repeats: Repeats) -> Run:
     """A run without events, for gaps at the end of a span."""
-    return Run(repeats.block, repeats.time, ms_of(repeats.time), "", False, [], [], 0, 0, span.end, 0)
+    return Run(stream, repeats.block, repeats.time, ms_of(repeats.time), "", False, [], 0, 0, span.end, 0)

@@ -49,6 +49,8 @@ class Counters:
     """Those."""
     failures: int = 0
     """Lines that could not be read."""
+    unrouted: int = 0
+    """Events of which account, coin or status could not be read."""
     batches: int = 0
     size_bytes: int = 0
     deadlines: int = 0
@@ -104,6 +106,7 @@ class Counters:
         if run.keys and isinstance(run.keys[0], OrderKeys):
             # Once a run, in C: 0.05 us an event.
             self.statuses.update(map(_STATUS, cast("list[OrderKeys]", run.keys)))
+            self.other_statuses += self.statuses.pop("", 0)  # of those that could not be routed
         if entry.late or entry.repeated:
             return  # old news
         written_ms = run.written_ms

@@ -22,11 +22,12 @@ import attrs
 import trio
 from loguru import logger
 
-from hyperwatch.errors import DataError, FormatChangedError
+from hyperwatch.errors import DataError
 from hyperwatch.log.batch import Batch, Decoded, Span, assemble
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
+from hyperwatch.log.judge import Judge
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import Start, begin
@@ -39,9 +40,7 @@ __all__ = ["Changes", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
 _READ_BYTES = 2 * 1024 * 1024  # at once, for each worker: more fills caches and memory, less costs hand-overs
-_FORMAT_LINES = 1000
 _RETRY_S = 1.0  # between attempts at files that cannot be read
-_DAMAGE_LOGGED = 5  # of one batch: a damaged file must not fill the disk with log
 
 
 class Changes(Protocol):
@@ -97,6 +96,8 @@ class Head:
             more; then its lines count as unreadable and the next batch goes on.
         pause: called by workers between pieces.
         gate: asked before the ring is filled, about every batch. None: everything passes at once.
+        keyed: asked about every batch as it is taken: whether what its events are routed by is asked for at once. If not, it is
+            read once the batch has been delivered.
         complete: adds to every batch what its events say together, before anyone sees it.
         found: awaited with every batch before it is delivered, for what it lacks.
         stuck: called with a description of a thread that has not reacted to its cancellation; ends the process.
@@ -119,21 +120,23 @@ class Head:
         deadline_s: float = 30.0,
         pause: Callable[[], None] = trio.from_thread.check_cancelled,
         gate: Gate | None = None,
+        keyed: Callable[[], bool] = lambda: True,
         complete: Callable[[Batch], Batch] = lambda batch: batch,
         found: Callable[[Batch], Awaitable[None]] | None = None,
         stuck: Callable[[str], None] = end_process,
         counters: Counters | None = None,
     ) -> None:
+        self._keyed = keyed
         self._complete = complete
         self._found = found
         self._trouble = ""
-        self._judged_lines = self._judged_failures = 0
         self._log = log
         self._start = start
         self._ring = ring
         self._deliver = deliver
         self._changes = changes
         self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
+        self._judge = Judge(self._name, log.stream.noun)
         self._read_bytes = min(BATCH_BYTES, workers * _READ_BYTES)
         self._gate = gate
         self._reading = trio.CancelScope()
@@ -223,7 +226,7 @@ class Head:
             async for span in spans:
                 for batch, lines in span:
                     self.counters.batches += 1
-                    job = Job(self.counters.batches, batch, lines)
+                    job = Job(self.counters.batches, batch, lines, self._keyed())
                     logger.debug(
                         "📦 batch {} taken: {} lines, {} bytes of {} {} at {}",
                         job.number, lines, len(batch.data), self._name, batch.file, batch.offset,
@@ -242,12 +245,13 @@ class Head:
             async for slot in slots:
                 await slot.done.wait()
                 span, number = slot.job.span, slot.job.number
-                batch = assemble(self._log.stream.name, self._start.directory, span, slot.chunks, repeats)
+                batch = assemble(self._log.stream, self._start.directory, span, slot.chunks, repeats)
                 batch = self._complete(batch)
-                self._name_damage(batch)
+                self._judge.name_damage(batch)
                 if self._found is not None:
                     await self._found(batch)
-                self._judge(batch)
+                if self._judge.weigh_lines(batch):
+                    self._trouble = ""
                 rest: Batch | None = batch
                 while rest is not None:
                     part, rest = await self._admit(rest)
@@ -261,7 +265,7 @@ class Head:
                             part.events, self._log.stream.noun, clients, number,
                         )  # fmt: skip
                         del dropped
-                self.counters.read(batch, span.end - span.offset)
+                await self._keep_books(batch, span.end - span.offset)
                 self.pending_bytes -= span.end - span.offset
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
@@ -276,33 +280,13 @@ class Head:
             return admitted
         return None, None
 
-    def _judge(self, batch: Batch) -> None:
-        """Raises FormatChangedError where half of the last _FORMAT_LINES lines could not be read."""
-        self._judged_lines += batch.lines
-        self._judged_failures += sum(damage.lines for damage in batch.damage if damage.data)
-        if self._judged_lines < _FORMAT_LINES:
-            return
-        lines, failures = self._judged_lines, self._judged_failures
-        self._trouble = ""
-        self._judged_lines = self._judged_failures = 0
-        if 2 * failures >= lines:
-            place = batch.before.places[-1]
-            what = (
-                f"{failures} of {lines} lines of {self._name} {place.file} cannot be read, "
-                f"the last of them from {place.offset} on"
-            )
-            raise FormatChangedError(
-                what, "the node may write a new format: see what it is, and look for a newer hyperwatch"
-            )
-
-    def _name_damage(self, batch: Batch) -> None:
-        for damage in batch.damage[:_DAMAGE_LOGGED]:
-            logger.error(
-                "unreadable: {} bytes of {} {} at offset {}: {}; they begin {!r}",
-                damage.length_bytes, self._name, batch.file, damage.offset, damage.reason, damage.data[:80],
-            )  # fmt: skip
-        if len(batch.damage) > _DAMAGE_LOGGED:
-            logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _DAMAGE_LOGGED)
+    async def _keep_books(self, batch: Batch, size_bytes: int) -> None:
+        """Counts what has been delivered: nobody waits for it any more, but others for the event loop."""
+        for entry in batch.entries:
+            for _ in entry.run.read_keys():
+                await trio.lowlevel.checkpoint()
+        self.counters.read(batch, size_bytes)
+        self.counters.unrouted += self._judge.weigh_events(batch)
 
 
 async def _send(channel: trio.MemorySendChannel[_T], value: _T) -> None:

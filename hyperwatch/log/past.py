@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import attrs
@@ -92,9 +93,9 @@ class Past:
         cursor, gap = await trio.to_thread.run_sync(self._resolve, wish, limiter=self._seeking)
         return Start(cursor, None, gap)
 
-    async def open(self, cursor: Cursor) -> Reader:
-        """A reader that begins there. Raises CursorError, DataError."""
-        return await trio.to_thread.run_sync(self._open, cursor, limiter=self._seeking)
+    async def open(self, cursor: Cursor, *, keyed: bool) -> Reader:
+        """A reader that begins there, for who looks at what events are routed by or not. Raises CursorError, DataError."""
+        return await trio.to_thread.run_sync(partial(self._open, cursor, keyed=keyed), limiter=self._seeking)
 
     async def next(self, reader: Reader, until: Cursor, share: Throttle) -> Batch | None:
         """What follows, as far as `until`; None there. Raises OSError, CursorError, DataError.
@@ -127,8 +128,8 @@ class Past:
         reader.close()  # opened again when it is its turn: until then it is a cursor, and holds no file
         return reader.start, reader.gap
 
-    def _open(self, cursor: Cursor) -> Reader:
-        reader = Reader(self.log, cursor)
+    def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
+        reader = Reader(self.log, cursor, keyed=keyed)
         if reader.gap is not None:
             self._note(reader.gap)
         return reader

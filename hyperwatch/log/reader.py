@@ -22,6 +22,7 @@ class Reader:
     Args:
         log: the files.
         wish: where to begin. Where its files are not what they were, reading begins at its block.
+        keyed: whether what events are routed by will be asked for.
 
     Raises:
         CursorError: where it is a cursor of another stream.
@@ -29,9 +30,10 @@ class Reader:
         DataError: where a directory cannot be read.
     """
 
-    def __init__(self, log: Log, wish: Cursor) -> None:
+    def __init__(self, log: Log, wish: Cursor, *, keyed: bool = False) -> None:
         start = begin(log, wish)
         self._log = log
+        self._keyed = keyed
         self.start = start.cursor
         """The wish, in the words of this log's files."""
         self._directory = start.cursor.directory
@@ -66,8 +68,9 @@ class Reader:
 
     def decode(self, span: Span, pause: Callable[[], None]) -> Batch:
         """The second half: a span's events."""
-        chunk = decode(self._log.stream, self._log.layout, span, (0, len(span.data)), pause)
-        return assemble(self._log.stream.name, self._directory, span, [chunk], self._repeats)
+        whole = 0, len(span.data)
+        chunk = decode(self._log.stream, self._log.layout, span, whole, pause, keyed=self._keyed)
+        return assemble(self._log.stream, self._directory, span, [chunk], self._repeats)
 
     def look_again(self) -> None:
         """A file may have appeared: look at the next call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
@@ -31,6 +32,8 @@ class Job:
     """For the log."""
     span: Span
     lines: int
+    keyed: bool
+    """Whether what its events are routed by will be asked for."""
 
 
 class Workers:
@@ -128,9 +131,8 @@ class Workers:
             self._busy[ticket] = job, trio.current_time()
             try:
                 with trio.move_on_after(self._deadline_s) as scope:
-                    results[number] = await trio.to_thread.run_sync(
-                        decode, self._stream, self._layout, job.span, cut, self.pause, limiter=self._threads
-                    )
+                    work = partial(decode, self._stream, self._layout, job.span, cut, self.pause, keyed=job.keyed)
+                    results[number] = await trio.to_thread.run_sync(work, limiter=self._threads)
             finally:
                 del self._busy[ticket]
             if scope.cancelled_caught:

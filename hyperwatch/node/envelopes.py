@@ -20,7 +20,7 @@ class Envelope(msgspec.Struct, gc=False):
     events: list[msgspec.Raw]
 
 
-ENVELOPES = msgspec.json.Decoder(list[Envelope | Literal[""]])
+ENVELOPES = msgspec.json.Decoder(list[Envelope | Literal["\x7f"]])
 
 
 def one_block(envelopes: list[Envelope]) -> bool:

@@ -1,6 +1,7 @@
 """From lines to events: three layouts, one result.
 
-The node's bytes are kept as they are. Decoded are the envelope and, of each event, the keys that the feed routes by.
+The node's bytes are kept as they are. All of the JSON is checked; decoded are the envelope and, where it is asked for, the
+keys that the feed routes each event by.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ import itertools
 import operator
 from typing import NamedTuple
 
-import msgspec
-
-from hyperwatch.node.documents import of_lines, of_parts
+from hyperwatch.node.documents import of_lines
 from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
-from hyperwatch.node.keys import Keys
+from hyperwatch.node.routes import UNREADABLE, Routes, routes_of
 from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
@@ -29,13 +28,12 @@ class _Group(NamedTuple):
     time_ms: int | None
     written: str
     events: list[Raw]
-    keys: list[Keys]
+    routes: Routes
     length: int
     lines: int
 
 
 _BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Decoder:
@@ -46,6 +44,8 @@ class Decoder:
         layout: how it holds it.
         offset: where in the file the first piece begins.
         skip: how many events of its first line were taken before.
+        keyed: whether what events are routed by will be asked for: to read it piece by piece costs least. Plain lines are
+            told apart by it, and a line without it is damaged; an event of another layout is not.
 
     Attributes:
         runs: the events read so far.
@@ -53,8 +53,9 @@ class Decoder:
         lines: how many lines were seen, damaged ones too.
     """
 
-    def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0) -> None:
-        self._keys = stream.many
+    def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0, *, keyed: bool = False) -> None:
+        self._stream = stream
+        self._keyed = keyed
         self._layout = layout
         self._opening = stream.opening if layout is Layout.PLAIN else OPENING
         self._offset = offset
@@ -72,7 +73,7 @@ class Decoder:
             return
         try:
             groups = self._groups(piece, several=several)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._feed_one_by_one(piece)
             return
         for group in groups:
@@ -85,7 +86,7 @@ class Decoder:
             try:
                 (group,) = self._groups(line + b"\n", several=False)
                 self._take(group)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 self._take_behind_tear(line, f"{type(error).__name__}: {error}")
 
     def _take_behind_tear(self, line: bytes, reason: str) -> None:
@@ -98,7 +99,7 @@ class Decoder:
         while tear > 0:
             try:
                 (group,) = self._groups(line[tear:] + b"\n", several=False)
-            except _UNREADABLE:
+            except UNREADABLE:
                 tear = line.find(opening, tear + 1)
                 continue
             self._set_aside(offset, line[:tear], f"torn; {reason}")
@@ -114,7 +115,7 @@ class Decoder:
         self._torn = True  # the next line begins a run: between the two something is missing
 
     def _groups(self, piece: bytes, *, several: bool) -> list[_Group]:
-        """What the piece's lines say; raises one of _UNREADABLE where any of them cannot be read.
+        """What the piece's lines say; raises one of UNREADABLE where any of them cannot be read.
 
         The whole piece goes to the parser at once: its events are then views into the piece, where line by line each
         would keep a copy of its line alive. And what can be done for a block's lines together costs a fraction of what
@@ -144,12 +145,12 @@ class Decoder:
         events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
         # Parsed twice: keys come from the events alone, put together as one array, which takes half of what one after
         # the other does. One pass for views and keys is not to be had: what is decoded leaves no view.
-        keys = of_parts(self._keys, events)
+        routes = routes_of(self._stream, events) if self._keyed else Routes()
         time, written = first.block_time, envelopes[-1].local_time
-        return _Group(first.block_number, time, ms_of(time), written, events, keys, length, lines)
+        return _Group(first.block_number, time, ms_of(time), written, events, routes, length, lines)
 
     def _plain_groups(self, piece: bytes) -> list[_Group]:
-        keys = of_lines(self._keys, piece)
+        keys = of_lines(self._stream.lines, piece)
         lines = piece.split(b"\n")[:-1]
         groups = []
         start = 0
@@ -157,7 +158,8 @@ class Decoder:
             stop = start + len([*same])
             events: list[Raw] = [*lines[start:stop]]
             length = sum(map(len, lines[start:stop])) + len(events)
-            groups.append(_Group(None, when, ms_of(when), "", events, keys[start:stop], length, len(events)))
+            routes = Routes(keys[start:stop])
+            groups.append(_Group(None, when, ms_of(when), "", events, routes, length, len(events)))
             start = stop
         return groups
 
@@ -173,23 +175,24 @@ class Decoder:
             and last.size_bytes + group.length <= RUN_BYTES
         ):
             last.events += group.events
-            last.keys += group.keys
+            last.routes.add(group.routes)
             last.size_bytes += group.length
             last.written = group.written
             last.end = self._offset
             return
         run = Run(
+            stream=self._stream,
             block=group.block,
             time=group.time,
             time_ms=group.time_ms,
             written=group.written,
             fresh=self._layout is Layout.BY_BLOCK,
             events=group.events,
-            keys=group.keys,
             size_bytes=group.length,
             skipped=0,
             end=self._offset,
             taken=0,
+            routes=group.routes,
         )
         self.runs += split(run, self._skip, begin)
         self._skip = 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 import msgspec
 
 from hyperwatch.node.keys import Keys
+from hyperwatch.node.routes import Routes, routes_of
+from hyperwatch.node.streams import Stream
 from hyperwatch.node.times import ms_of
 
 __all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split"]
@@ -19,10 +21,18 @@ Raw = msgspec.Raw | bytes
 RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
 
 
+_AT_ONCE = 128  # events, 75 KB and 0.1 ms: more would leave the cache before their keys are there
+
+
 @attrs.define
 class Run:
-    """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together."""
+    """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together.
 
+    What the feed routes by is read of its events when somebody asks for it: who wants every event needs none of that, and it
+    takes as long as all else that decoding does.
+    """
+
+    stream: Stream
     block: int | None
     time: str
     """Block time as the node wrote it; in the plain layout the events' own; "" where the stream has none."""
@@ -33,8 +43,6 @@ class Run:
     """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
     events: list[Raw]
     """Empty for a block without events, which only the by-block layout writes."""
-    keys: list[Keys]
-    """As many as `events`."""
     size_bytes: int
     """Of the events."""
     skipped: int
@@ -43,8 +51,38 @@ class Run:
     """Offset in the file of the first line that is not wholly in this run."""
     taken: int
     """How many events of that line are in this run or before it."""
+    routes: Routes = attrs.field(factory=Routes, repr=False, eq=False)
+    """What its first events are routed by: as many as have been looked at."""
     _users: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
     _coins: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+
+    @property
+    def keys(self) -> list[Keys]:
+        """What the feed routes by, as many as `events`."""
+        self._look_at_all()
+        return self.routes.keys
+
+    @property
+    def unrouted(self) -> list[int]:
+        """The positions of the events that are JSON, but lack what this stream's events have."""
+        self._look_at_all()
+        return self.routes.unrouted
+
+    def read_keys(self) -> Iterator[None]:
+        """Reads what is not known yet, a tenth of a millisecond between two steps: for who lets others run meanwhile."""
+        while (known := len(self.routes.keys)) < len(self.events):
+            self.routes.add(routes_of(self.stream, self.events[known : known + _AT_ONCE]))
+            yield
+
+    def part(self, start: int, stop: int, size_bytes: int) -> Run:
+        """Some of its events, with the same place in the file."""
+        routes = self.routes.part(start, stop)
+        return attrs.evolve(self, events=self.events[start:stop], size_bytes=size_bytes, routes=routes)
+
+    def _look_at_all(self) -> None:
+        if len(self.routes.keys) < len(self.events):
+            for _ in self.read_keys():
+                pass
 
     @property
     def users(self) -> Mapping[str, Sequence[int]]:
@@ -104,17 +142,7 @@ def split(run: Run, skip: int, offset: int) -> list[Run]:
         while stop < len(sizes) and size + sizes[stop] <= RUN_BYTES:
             size += sizes[stop]
             stop += 1
-        runs.append(
-            attrs.evolve(
-                run,
-                events=run.events[start:stop],
-                keys=run.keys[start:stop],
-                size_bytes=size,
-                skipped=start,
-                end=offset,
-                taken=stop,
-            )
-        )
+        runs.append(attrs.evolve(run.part(start, stop, size), skipped=start, end=offset, taken=stop))
         start = stop
     if runs:
         runs[-1].end, runs[-1].taken = run.end, 0

@@ -15,8 +15,8 @@ from typing import Literal
 import attrs
 import msgspec
 
-from hyperwatch.node.documents import Several
-from hyperwatch.node.keys import DiffKeys, FillKeys, Keys, OrderKeys
+from hyperwatch.node.documents import Lines
+from hyperwatch.node.keys import DiffKeys, FillKeys, FillPart, Keys, OrderKeys, OrderPart
 
 __all__ = [
     "DIFFS",
@@ -63,8 +63,12 @@ class Stream:
     """The directory's name without a layout's suffix, as in `node_order_statuses`."""
     keys: msgspec.json.Decoder[Keys]
     """Decodes an event to what the feed routes by; raises msgspec.DecodeError for what is no event of this stream."""
-    many: Several[Keys]
-    """The same for several of them as `documents` has them, at half the cost of one after the other."""
+    many: msgspec.json.Decoder[list[Keys]]
+    """The same for an array of them, at half the cost of one after the other."""
+    lines: Lines[Keys]
+    """The same for lines of one each."""
+    nothing: Keys
+    """Stands for the keys of an event of which they cannot be read: of no account, coin, or known status."""
     opening: bytes
     """How an event begins: by that a whole one is found behind one that was cut."""
     noun: str
@@ -80,7 +84,9 @@ class Stream:
 ORDERS = Stream(
     name="node_order_statuses",
     keys=msgspec.json.Decoder(OrderKeys),
-    many=msgspec.json.Decoder(list[OrderKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[OrderKeys]),
+    lines=msgspec.json.Decoder(list[OrderKeys | Literal["\x7f"]]),
+    nothing=OrderKeys("", "", OrderPart("")),
     opening=b'{"time":',
     noun="order",
     flag="--write-order-statuses",
@@ -88,7 +94,9 @@ ORDERS = Stream(
 FILLS = Stream(
     name="node_fills",
     keys=msgspec.json.Decoder(FillKeys),
-    many=msgspec.json.Decoder(list[FillKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[FillKeys]),
+    lines=msgspec.json.Decoder(list[FillKeys | Literal["\x7f"]]),
+    nothing=FillKeys("", FillPart("", 0)),
     opening=b'["0x',
     noun="fill",
     flag="--write-fills",
@@ -96,7 +104,9 @@ FILLS = Stream(
 DIFFS = Stream(
     name="node_raw_book_diffs",
     keys=msgspec.json.Decoder(DiffKeys),
-    many=msgspec.json.Decoder(list[DiffKeys | Literal[""]]),
+    many=msgspec.json.Decoder(list[DiffKeys]),
+    lines=msgspec.json.Decoder(list[DiffKeys | Literal["\x7f"]]),
+    nothing=DiffKeys("", "", 0, msgspec.Raw(b"null")),
     opening=b'{"user":',
     noun="book diff",
     flag="--write-raw-book-diffs",

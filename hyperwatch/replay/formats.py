@@ -58,7 +58,7 @@ class Wanted:
         if not self.bounds.hold(entry.run):
             return ()
         if self.filter.everything:
-            return range(len(entry.run.keys))
+            return range(len(entry.run.events))
         if self.stream is ORDERS:
             return self.filter.select(entry.run)
         return routed(entry.run, self.filter.coins, self.filter.dexes, self.filter.users)

@@ -29,6 +29,8 @@ class Report:
     events: int = 0
     written: int = 0
     unreadable: int = 0
+    unrouted: int = 0
+    """Events that no filter can match, for what it asks for is not in them; counted where there is one."""
     begun_s: float = attrs.Factory(time.monotonic)
     interrupted: bool = False
     """By a signal."""
@@ -52,11 +54,16 @@ class Report:
             if self.unreadable == _DAMAGE_LOGGED:
                 logger.error("further unreadable lines are only counted")
 
+    def count_unrouted(self, batch: Batch) -> None:
+        """Adds the events that a filter cannot judge."""
+        self.unrouted += sum(len(entry.run.unrouted) for entry in batch.entries)
+
     def text(self) -> str:
         """The summary, one line."""
         files = len(self.files)
+        unrouted = f", {self.unrouted:,} of an unknown kind" if self.unrouted else ""
         return (
-            f"replayed {files:,} file{'' if files == 1 else 's'}: {self.lines:,} lines, {self.events:,} events read, "
+            f"replayed {files:,} file{'' if files == 1 else 's'}: {self.lines:,} lines, {self.events:,} events read{unrouted}, "
             f"{self.written:,} written, {self.unreadable:,} unreadable lines in {time.monotonic() - self.begun_s:.1f} s"
         )
 

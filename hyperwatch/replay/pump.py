@@ -124,6 +124,8 @@ class _Source:
             if self._job.wanted.bounds.behind(batch):
                 self._over = True
                 return pieces, True
+            if not self._job.wanted.filter.everything:
+                self._report.count_unrouted(batch)
             more = list(self._format(span, batch))
             size += sum(len(piece.data) for piece in more)
             pieces += more
@@ -142,7 +144,7 @@ class _Source:
 
 
 def _open(job: Job) -> Reader:
-    return Reader(job.log, job.start)
+    return Reader(job.log, job.start, keyed=not job.wanted.filter.everything)
 
 
 async def _write_all(blocks: trio.MemoryReceiveChannel[_Block], report: Report) -> bool:
