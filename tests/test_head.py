@@ -15,6 +15,7 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import FormatChangedError
+from hyperwatch.log import intake, workers
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
@@ -84,13 +85,14 @@ class Rig:
         deadline_s: float = 60,
         keyed: Callable[[], bool] = lambda: True,
         before: Callable[[Run], object] = lambda _: None,
+        pause: Callable[[], None] | None = None,
     ) -> Head:
         self.before = before
         start = Cursor(ORDERS.directory(self.layout))
         changes = self.signal if grows else None
         return Head(
             Tree(self.root, ORDERS, self.layout), start, Ring(start, 2**20), self.deliver,
-            changes=changes, workers=workers, deadline_s=deadline_s, pause=self.gate, keyed=keyed,
+            changes=changes, workers=workers, deadline_s=deadline_s, pause=pause or self.gate, keyed=keyed,
         )  # fmt: skip
 
     async def deliver(self, batch: Batch) -> int:
@@ -111,7 +113,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Every batch goes to the workers, as large ones do."""
+    monkeypatch.setattr(workers, "_AT_ONCE_BYTES", 0)
     rig = Rig(tmp_path)
     append(rig.path, b"")
     rig.gate.open.set()
@@ -211,6 +215,41 @@ async def test_05_an_exception_leaves_no_residue(rig: Rig) -> None:
     assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, event(2)), (2, 0, event(3))]
     assert [len(batch.damage) for batch in rig.batches] == [1, 0]
     assert head.counters.failures == 1
+
+
+async def test_a_small_batch_is_decoded_without_a_thread_and_others_run_between_its_pieces(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    rig.path.write_bytes(b"".join(line(1, [event(number)]) for number in range(500)))
+    head = rig.head(grows=False, pause=lambda: pytest.fail("a thread decodes it"))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while not rig.batches:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(head.run)
+        await until(lambda: head.pending_bytes > 0)
+        await others()
+
+    assert head.counters.events == 500
+    assert turns > 3  # 265 KB are five pieces
+
+
+async def test_a_large_batch_is_decoded_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rig.path.write_bytes(line(1, [event(1)]) * 1_200)
+    threads: list[bool] = []
+    await rig.head(
+        grows=False, pause=lambda: threads.append(threading.current_thread() is threading.main_thread())
+    ).run()
+
+    assert threads
+    assert not any(threads)
 
 
 ODD = b'{"account":"0x","kind":"new"}'
@@ -353,7 +392,10 @@ async def test_09_a_batch_of_150_000_short_lines_becomes_100_000_and_50_000(rig:
     assert [entry.first for batch in rig.batches for entry in batch.entries][-1] > 100_000
 
 
-async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(rig: Rig) -> None:
+async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_CACHED_BYTES", 4 * 2**20)  # all that is written is one batch
     head = rig.head(deadline_s=0.05)
     limiter = head.workers.limiter
     rig.gate.open.clear()

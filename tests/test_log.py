@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import itertools
 import os
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from hyperwatch.errors import CursorError, DataError
 from hyperwatch.log import files
-from hyperwatch.log.batch import Batch
+from hyperwatch.log.batch import Batch, Span
 from hyperwatch.log.compressed import open_source, zstd
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import OversizedLineError, PlainFile, Recording, Tree, backlog, find_trees, read_lines
@@ -206,6 +207,90 @@ def test_a_partial_line_waits_for_its_end(tmp_path: Path) -> None:
     assert span is not None
     assert span.data == whole
     walk.close()
+
+
+@pytest.fixture
+def no_wait(tmp_path: Path) -> None:
+    """Skips where the file system cannot tell what is in memory, as tmpfs cannot."""
+    path = tmp_path / "probe"
+    path.write_bytes(b"x")
+    source = PlainFile(path)
+    try:
+        source.read_cached(0, 1)
+    except BlockingIOError:
+        pytest.skip("this file system does not read without waiting")
+    finally:
+        source.close()
+
+
+@pytest.mark.usefixtures("no_wait")
+def test_what_is_in_memory_is_the_same_as_what_a_thread_reads(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    data = b"".join(line(number, [event(number)]) for number in range(7, 12))
+    append(path, data[:100])
+    walk = Walk(tree(tmp_path))
+    assert walk.take(10_000) is None
+    spans: list[Span] = []
+    for start in range(100, len(data), 100):
+        append(path, data[start : start + 100])
+        span = walk.take_cached(10_000) if spans else walk.take(10_000)
+        spans += [span] if span else []
+
+    assert b"".join(span.data for span in spans) == data
+    assert [span.offset for span in spans] == [sum(map(len, data.splitlines(True)[:count])) for count in range(5)]
+    assert {span.head for span in spans} == {spans[0].head}
+    assert walk.take(10_000) is None
+    walk.close()
+
+
+@pytest.mark.usefixtures("no_wait")
+def test_lines_that_appear_late_in_the_old_hour_are_told_from_memory_too(tmp_path: Path) -> None:
+    old = hour_file(tmp_path, "20260505/9")
+    append(old, line(7, [event(1)]))
+    append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
+    walk = Walk(tree(tmp_path))
+    while walk.take(10_000):
+        pass
+    append(old, line(7, [event(2)]))
+    append(hour_file(tmp_path, "20260505/10"), line(8, [event(4)]))
+    spans = [walk.take_cached(10_000), walk.take_cached(10_000)]
+    walk.close()
+
+    assert [(span.file, span.late) for span in spans if span] == [("20260505/9", True), ("20260505/10", False)]
+
+
+@pytest.mark.usefixtures("no_wait")
+@pytest.mark.parametrize("known", [False, True], ids=["first line", "line longer than a read"])
+def test_where_more_must_be_read_than_what_comes_next_it_is_left_to_a_thread(tmp_path: Path, *, known: bool) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, line(7, [event(1)]) if known else b"")
+    walk = Walk(tree(tmp_path))
+    walk.take(10_000)
+    append(path, line(7, [event(2)]))
+
+    with pytest.raises(BlockingIOError):
+        walk.take_cached(100 if known else 10_000)
+    span = walk.take(10_000)
+    walk.close()
+
+    assert span is not None
+    assert span.data == line(7, [event(2)])
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP, errno.EIO])
+def test_where_the_system_cannot_say_at_once_it_is_left_to_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def preadv(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"a\n")
+    source = PlainFile(path)
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(BlockingIOError):
+        source.read_cached(0, 100)
+    source.close()
 
 
 def test_a_line_longer_than_a_read_is_read_alone(tmp_path: Path) -> None:

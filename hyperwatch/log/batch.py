@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -17,7 +17,7 @@ from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 from hyperwatch.node.trades import Paired
 
-__all__ = ["Batch", "Decoded", "Entry", "Span", "assemble", "decode"]
+__all__ = ["Batch", "Decoded", "Decoding", "Entry", "Span", "assemble", "decode"]
 
 _ENTRY_BYTES = 1500  # of an entry without any, with its cursors
 _EVENT_BYTES = 600  # what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
@@ -131,12 +131,30 @@ def decode(
         pause: may raise to end the work.
         keyed: whether what events are routed by will be asked for.
     """
-    start, end = cut
-    decoder = Decoder(stream, layout, span.offset + start, 0 if start else span.skip, keyed=keyed)
-    for piece_start, piece_end in pieces(span.data, start, end):
-        decoder.feed(span.data[piece_start:piece_end])
+    work = Decoding(stream, layout, span, cut, keyed=keyed)
+    for _ in work:
         pause()
-    return Decoded(decoder.runs, decoder.damage, decoder.lines)
+    return work.result
+
+
+class Decoding:
+    """The same by steps, a piece each: iterate over it, then take its result."""
+
+    def __init__(self, stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], *, keyed: bool) -> None:
+        start, end = cut
+        self._data = span.data
+        self._pieces = pieces(span.data, start, end)
+        self._decoder = Decoder(stream, layout, span.offset + start, 0 if start else span.skip, keyed=keyed)
+
+    def __iter__(self) -> Iterator[None]:
+        for start, end in self._pieces:
+            self._decoder.feed(self._data[start:end])
+            yield
+
+    @property
+    def result(self) -> Decoded:
+        """What it has come to."""
+        return Decoded(self._decoder.runs, self._decoder.damage, self._decoder.lines)
 
 
 def assemble(stream: Stream, directory: str, span: Span, chunks: Sequence[Decoded], repeats: Repeats) -> Batch:

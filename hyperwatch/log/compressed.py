@@ -38,6 +38,9 @@ class Source(Protocol):
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes; fewer only at the end. Raises OSError; DataError for damaged compression."""
 
+    def read_cached(self, offset: int, count: int) -> bytes:
+        """The same without waiting for a disk: as far as the system has them in memory. Raises BlockingIOError."""
+
     def idle_s(self) -> float:
         """How long ago the file was last written."""
 
@@ -90,6 +93,9 @@ class RecordedFile:
             raise DataError(what, "fetch the file again; every line before that place was read")
         self._held, self._held_from = data, offset
         return data
+
+    def read_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
+        raise BlockingIOError
 
     def _fill(self, data: bytes, count: int) -> bytes:
         parts, have = [data], len(data)

@@ -161,6 +161,7 @@ class Recording:
 
 
 _HEAD_BYTES = 4096
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 
 
 class PlainFile:
@@ -170,6 +171,7 @@ class PlainFile:
         """Opens it. Raises OSError; DataError for what is no regular file (opening a FIFO could wait for ever)."""
         self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._room = bytearray()  # for `read_cached`
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             what = f"{path} is not a regular file"
@@ -179,6 +181,17 @@ class PlainFile:
 
     def read(self, offset: int, count: int) -> bytes:
         return os.pread(self._fd, count, offset)
+
+    def read_cached(self, offset: int, count: int) -> bytes:
+        if _NO_WAIT is None:
+            raise BlockingIOError
+        if len(self._room) < count:
+            self._room = bytearray(count)
+        try:
+            size = os.preadv(self._fd, [memoryview(self._room)[:count]], offset, _NO_WAIT)
+        except OSError as error:
+            raise BlockingIOError from error  # the disk would have to be asked, or this file system cannot say (tmpfs)
+        return bytes(memoryview(self._room)[:size])
 
     def size_bytes(self) -> int:
         """How long the file is now."""

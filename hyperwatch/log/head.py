@@ -1,11 +1,12 @@
 """The head of the log: tail -> batcher -> workers -> ring, each batch handed on in the order of the files.
 
-    tail      takes whole lines from the files                  | 2 MiB a worker in its hand, at most 8 MiB, or a line
+    tail      takes whole lines from the files (intake)         | 2 MiB a worker in its hand, at most 8 MiB, or a line
       spans   a channel of 1                                    | as much
     batcher   cuts spans into batches of at most 100,000 lines  | as much
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
+      books   counts what was delivered, when nothing waits     | 8 MiB, which the ring may hold too
 
 A slow stage makes the tail read later: the file is the buffer. So memory does not depend on the backlog.
 """
@@ -23,10 +24,12 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import DataError
-from hyperwatch.log.batch import Batch, Decoded, Span, assemble
+from hyperwatch.log.batch import Batch, Decoded, assemble
+from hyperwatch.log.books import Books
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
+from hyperwatch.log.intake import Counted, Intake
 from hyperwatch.log.judge import Judge
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.ring import Ring
@@ -34,12 +37,10 @@ from hyperwatch.log.start import Start, begin
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.walk import Walk
 from hyperwatch.log.workers import Job, Workers
-from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, first_lines, lines_in
 
 __all__ = ["Changes", "Gate", "Head"]
 
 _LINGER_S = 0.002  # a node with unbuffered output writes 23,500 times a second: one wake-up serves many writes
-_READ_BYTES = 2 * 1024 * 1024  # at once, for each worker: more fills caches and memory, less costs hand-overs
 _RETRY_S = 1.0  # between attempts at files that cannot be read
 
 
@@ -78,8 +79,6 @@ class _Slot:
 
 
 _T = TypeVar("_T")
-_Counted = tuple[Span, int]
-"""A batch and its lines."""
 
 
 class Head:
@@ -137,11 +136,12 @@ class Head:
         self._changes = changes
         self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
         self._judge = Judge(self._name, log.stream.noun)
-        self._read_bytes = min(BATCH_BYTES, workers * _READ_BYTES)
+        self._workers = workers
         self._gate = gate
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
         self.counters = counters or Counters()
+        self._books = Books(self.counters, self._judge, lambda: self.pending_bytes > 0)
         self.workers = Workers(
             log.stream, log.layout, workers, deadline_s=deadline_s, pause=pause, stuck=stuck, counters=self.counters
         )
@@ -170,14 +170,14 @@ class Head:
         async with trio.open_nursery() as watching:
             watching.start_soon(self.workers.watch)
             async with trio.open_nursery() as nursery:
-                span_out, span_in = trio.open_memory_channel[list[_Counted]](1)
+                span_out, span_in = trio.open_memory_channel[list[Counted]](1)
                 slot_out, slot_in = trio.open_memory_channel[_Slot](1)
                 nursery.start_soon(self._tail, start, span_out)
                 nursery.start_soon(self._batcher, span_in, slot_out)
                 nursery.start_soon(self._collector, start, slot_in)
             watching.cancel_scope.cancel("all has been delivered")
 
-    async def _tail(self, start: Start, spans: trio.MemorySendChannel[list[_Counted]]) -> None:
+    async def _tail(self, start: Start, spans: trio.MemorySendChannel[list[Counted]]) -> None:
         async with spans:
             walk = await trio.to_thread.run_sync(Walk, self._log, start.cursor.places)
             try:
@@ -186,30 +186,31 @@ class Head:
             finally:
                 walk.close()
 
-    async def _read(self, walk: Walk, spans: trio.MemorySendChannel[list[_Counted]]) -> None:
+    async def _read(self, walk: Walk, spans: trio.MemorySendChannel[list[Counted]]) -> None:
+        intake = Intake(walk, self._workers, grows=self._changes is not None)
         while True:
             rested_s = trio.current_time() + _LINGER_S
             try:
-                batches = await trio.to_thread.run_sync(_take, walk, self._read_bytes)
+                taken = await intake.take()
             except (OSError, DataError) as error:
                 if self._changes is None:
                     raise
                 await self._unreadable(error)
                 continue
-            if batches:
-                size_bytes = sum(span.end - span.offset for span, _ in batches)
-                self.pending_bytes += size_bytes
-                await _send(spans, batches)
-                if self._changes is not None and size_bytes < self._read_bytes // 2:
+            if taken.batches:
+                self.pending_bytes += sum(span.end - span.offset for span, _ in taken.batches)
+                await _send(spans, taken.batches)
+                if self._changes is not None and not taken.more:
                     await trio.sleep_until(rested_s)  # the node is at it: what it writes meanwhile is one read
             elif self._changes is None:
                 return
             else:
-                self._trouble = ""  # it has looked everywhere
                 self.looked_s = trio.current_time()
-                self._changes.follow(self._log.directories(place.file for place in walk.places))
+                if taken.everywhere:
+                    self._trouble = ""
+                    self._changes.follow(self._log.directories(place.file for place in walk.places))
                 if await self._changes.wait():
-                    walk.look_again()
+                    intake.look_again()
                 await trio.sleep_until(rested_s)
 
     async def _unreadable(self, error: OSError | DataError) -> None:
@@ -220,7 +221,7 @@ class Head:
         await trio.sleep(_RETRY_S)
 
     async def _batcher(
-        self, spans: trio.MemoryReceiveChannel[list[_Counted]], slots: trio.MemorySendChannel[_Slot]
+        self, spans: trio.MemoryReceiveChannel[list[Counted]], slots: trio.MemorySendChannel[_Slot]
     ) -> None:
         async with spans, slots, trio.open_nursery() as decoding:
             async for span in spans:
@@ -265,8 +266,10 @@ class Head:
                             part.events, self._log.stream.noun, clients, number,
                         )  # fmt: skip
                         del dropped
-                await self._keep_books(batch, span.end - span.offset)
                 self.pending_bytes -= span.end - span.offset
+                self._books.add(batch, span.end - span.offset)
+                await self._books.keep()
+            await self._books.keep(close=True)
 
     async def _admit(self, batch: Batch) -> tuple[Batch | None, Batch | None]:
         if self._gate is None:
@@ -280,14 +283,6 @@ class Head:
             return admitted
         return None, None
 
-    async def _keep_books(self, batch: Batch, size_bytes: int) -> None:
-        """Counts what has been delivered: nobody waits for it any more, but others for the event loop."""
-        for entry in batch.entries:
-            for _ in entry.run.read_keys():
-                await trio.lowlevel.checkpoint()
-        self.counters.read(batch, size_bytes)
-        self.counters.unrouted += self._judge.weigh_events(batch)
-
 
 async def _send(channel: trio.MemorySendChannel[_T], value: _T) -> None:
     """Sends, at once where there is room: all else that the event loop has to do would come first."""
@@ -295,24 +290,3 @@ async def _send(channel: trio.MemorySendChannel[_T], value: _T) -> None:
         channel.send_nowait(value)
     except trio.WouldBlock:
         await channel.send(value)
-
-
-def _take(walk: Walk, size_bytes: int) -> list[_Counted]:
-    """The next span as batches of at most BATCH_LINES lines; none where there is none now. Raises as Walk.take does."""
-    span = walk.take(size_bytes)
-    batches: list[_Counted] = []
-    while span is not None:
-        lines = lines_in(span.data)
-        if lines <= BATCH_LINES:
-            batches.append((span, lines))
-            break
-        length = first_lines(span.data, BATCH_LINES)
-        batches.append((attrs.evolve(span, data=span.data[:length]), BATCH_LINES))
-        span = attrs.evolve(
-            span,
-            offset=span.offset + length,
-            data=span.data[length:],
-            places=span.after(span.offset + length, 0),
-            skip=0,
-        )
-    return batches

@@ -11,7 +11,7 @@ import attrs
 import trio
 from loguru import logger
 
-from hyperwatch.log.batch import Decoded, Span, decode
+from hyperwatch.log.batch import Decoded, Decoding, Span, decode
 from hyperwatch.log.counters import Counters
 from hyperwatch.node.lines import chunks
 from hyperwatch.node.runs import Damage
@@ -19,6 +19,7 @@ from hyperwatch.node.streams import Layout, Stream
 
 __all__ = ["Job", "Workers"]
 
+_AT_ONCE_BYTES = 512 * 1024  # 850 lines, which are not worth a second thread, and by then not a first one either
 _ATTEMPTS = 2
 _HARD_S = 10.0  # what a cancelled worker may take to its next look at that: a piece takes a millisecond
 _LOOKS = 10  # in that time
@@ -76,8 +77,10 @@ class Workers:
         self._busy: dict[int, tuple[Job, float]] = {}  # by ticket: what a thread is at, and since when
 
     async def decode(self, job: Job) -> list[Decoded]:
-        """What a batch comes to, chunk by chunk."""
+        """What a batch comes to, chunk by chunk. A small one is one chunk, and needs no thread."""
         span = job.span
+        if 0 < len(span.data) <= _AT_ONCE_BYTES:
+            return await self._decode_here(job)
         cuts = chunks(span.data, job.lines, int(self.limiter.total_tokens)) if span.data else []
         for attempt in range(1, _ATTEMPTS + 1):
             began_s = trio.current_time()
@@ -91,12 +94,7 @@ class Workers:
                             workers.start_soon(self._work, job, cut, decoded, number, scope)
             if not scope.cancel_called:
                 found = [chunk for chunk in decoded if chunk is not None]
-                logger.debug(
-                    "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
-                    job.number, len(cuts), job.lines,
-                    sum(len(run.events) for chunk in found for run in chunk.runs), self._stream.noun,
-                    trio.current_time() - began_s,
-                )  # fmt: skip
+                self._say_done(job, len(cuts), found, began_s)
                 return found
             self._counters.deadlines += 1
             logger.warning(
@@ -120,6 +118,22 @@ class Workers:
                         f"a worker has not ended {_HARD_S} s after the deadline of batch {job.number} "
                         f"({job.lines} lines of {self._name} {job.span.file} at {job.span.offset})"
                     )
+
+    async def _decode_here(self, job: Job) -> list[Decoded]:
+        """Decodes a small batch on the event loop, which others have between two pieces: no piece can hang."""
+        began_s = trio.current_time()
+        work = Decoding(self._stream, self._layout, job.span, (0, len(job.span.data)), keyed=job.keyed)
+        for _ in work:
+            await trio.lowlevel.checkpoint()
+        self._say_done(job, 0, [work.result], began_s)
+        return [work.result]
+
+    def _say_done(self, job: Job, workers: int, found: list[Decoded], began_s: float) -> None:
+        logger.debug(
+            "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
+            job.number, workers, job.lines, sum(len(run.events) for chunk in found for run in chunk.runs),
+            self._stream.noun, trio.current_time() - began_s,
+        )  # fmt: skip
 
     async def _work(
         self, job: Job, cut: tuple[int, int], results: list[Decoded | None], number: int, batch: trio.CancelScope
