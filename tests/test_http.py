@@ -103,7 +103,8 @@ async def test_a_node_that_stops_makes_it_unready_and_healthcheck_stays_good(pat
 
 @pytest.fixture
 def workers_may(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Workers get on while this is set."""
+    """Workers get on while this is set; every batch goes to them."""
+    monkeypatch.setattr("hyperwatch.log.workers._AT_ONCE_BYTES", 0)
     go_on = threading.Event()
     go_on.set()
 
