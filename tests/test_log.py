@@ -216,7 +216,7 @@ def no_wait(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     source = PlainFile(path)
     try:
-        source.read_cached(0, 1)
+        source.lines_cached(0, 10)
     except BlockingIOError:
         pytest.skip("this file system does not read without waiting")
     finally:
@@ -289,7 +289,7 @@ def test_where_the_system_cannot_say_at_once_it_is_left_to_a_thread(
     source = PlainFile(path)
     monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(BlockingIOError):
-        source.read_cached(0, 100)
+        source.lines_cached(0, 100)
     source.close()
 
 

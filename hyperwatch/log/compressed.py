@@ -38,8 +38,11 @@ class Source(Protocol):
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes; fewer only at the end. Raises OSError; DataError for damaged compression."""
 
-    def read_cached(self, offset: int, count: int) -> bytes:
-        """The same without waiting for a disk: as far as the system has them in memory. Raises BlockingIOError."""
+    def lines_cached(self, offset: int, count: int) -> bytes:
+        """Whole lines from `offset`, a line's start, as far as the system has them in memory; b"" where there are none now.
+
+        It waits for no disk. Raises BlockingIOError where only `read` can tell, or the first line is over `count` bytes.
+        """
 
     def idle_s(self) -> float:
         """How long ago the file was last written."""
@@ -94,7 +97,7 @@ class RecordedFile:
         self._held, self._held_from = data, offset
         return data
 
-    def read_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
+    def lines_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
         raise BlockingIOError
 
     def _fill(self, data: bytes, count: int) -> bytes:

@@ -171,7 +171,7 @@ class PlainFile:
         """Opens it. Raises OSError; DataError for what is no regular file (opening a FIFO could wait for ever)."""
         self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self._room = bytearray()  # for `read_cached`
+        self._room = bytearray()  # for `lines_cached`: kept, for fresh memory costs more than reading
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             what = f"{path} is not a regular file"
@@ -182,7 +182,7 @@ class PlainFile:
     def read(self, offset: int, count: int) -> bytes:
         return os.pread(self._fd, count, offset)
 
-    def read_cached(self, offset: int, count: int) -> bytes:
+    def lines_cached(self, offset: int, count: int) -> bytes:
         if _NO_WAIT is None:
             raise BlockingIOError
         if len(self._room) < count:
@@ -191,7 +191,10 @@ class PlainFile:
             size = os.preadv(self._fd, [memoryview(self._room)[:count]], offset, _NO_WAIT)
         except OSError as error:
             raise BlockingIOError from error  # the disk would have to be asked, or this file system cannot say (tmpfs)
-        return bytes(memoryview(self._room)[:size])
+        end = self._room.rfind(b"\n", 0, size) + 1
+        if not end and size == count:
+            raise BlockingIOError  # a longer line
+        return bytes(memoryview(self._room)[:end])
 
     def size_bytes(self) -> int:
         """How long the file is now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hyperwatch.log.batch import Batch, Span, assemble, decode
+from hyperwatch.log.batch import Batch, Decoded, Decoding, Span, assemble
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
 from hyperwatch.log.repeats import Repeats
@@ -62,15 +62,33 @@ class Reader:
 
     def take(self, until: Cursor | None = None, size_bytes: int = READ_BYTES) -> Span | None:
         """The first half of `next`, for who wants the lines themselves: they are decoded next. Raises as `next` does."""
-        span = self._walk.take(size_bytes, until)
-        self.read_bytes = 0 if span is None else span.end - span.offset
-        return span
+        return self._taken(self._walk.take(size_bytes, until))
+
+    def take_cached(self, until: Cursor | None, size_bytes: int) -> Span | None:
+        """The same without a thread: None where `take` must be asked. What it takes is decoded next."""
+        try:
+            return self._taken(self._walk.take_cached(size_bytes, until))
+        except BlockingIOError:
+            return None
 
     def decode(self, span: Span, pause: Callable[[], None]) -> Batch:
         """The second half: a span's events."""
-        whole = 0, len(span.data)
-        chunk = decode(self._log.stream, self._log.layout, span, whole, pause, keyed=self._keyed)
-        return assemble(self._log.stream, self._directory, span, [chunk], self._repeats)
+        work = self.decoding(span)
+        for _ in work:
+            pause()
+        return self.assemble(span, work.result)
+
+    def decoding(self, span: Span) -> Decoding:
+        """The second half by steps; `assemble` follows."""
+        return Decoding(self._log.stream, self._log.layout, span, (0, len(span.data)), keyed=self._keyed)
+
+    def assemble(self, span: Span, decoded: Decoded) -> Batch:
+        """What a span came to, in its places."""
+        return assemble(self._log.stream, self._directory, span, [decoded], self._repeats)
+
+    def _taken(self, span: Span | None) -> Span | None:
+        self.read_bytes = 0 if span is None else span.end - span.offset
+        return span
 
     def look_again(self) -> None:
         """A file may have appeared: look at the next call."""

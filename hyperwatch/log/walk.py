@@ -132,20 +132,20 @@ class Walk:
                 self._odd.add(newer)
                 logger.error("{}; it is passed over", error)
 
-    def take_cached(self, max_bytes: int) -> Span | None:
-        """The next whole lines of a file that is open, as far as the system has them in memory; None where it has no more.
+    def take_cached(self, max_bytes: int, until: Cursor | None = None) -> Span | None:
+        """The same of the files that are open, as far as the system has them in memory; None where it has no more of them.
 
         It waits for no disk, so it needs no thread. Raises BlockingIOError where only `take` can tell what comes next.
         """
         for file in self._open:
-            if file.source is None:
+            limit = self._limit(file.name, until)
+            count = max_bytes if limit is None else min(max_bytes, limit - file.offset)
+            if file.source is None or count <= 0:
                 continue
-            data = file.source.read_cached(file.offset, max_bytes)
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole and file.head:
-                return self._span(file, whole)
-            if whole or len(data) == max_bytes:
-                raise BlockingIOError
+            if data := file.source.lines_cached(file.offset, count):
+                if not file.head:
+                    raise BlockingIOError  # it is to be read first
+                return self._span(file, data)
         return None
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ class _Guarded:
         self.packed_bytes = self._file.packed_bytes()
         return data
 
-    def read_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
+    def lines_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
         raise BlockingIOError
 
     def idle_s(self) -> float:

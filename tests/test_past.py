@@ -1,0 +1,103 @@
+"""The past, as it is read for one client and for several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from hyperwatch.log import past
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.courtesy import Courtesy
+from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.files import PlainFile, Tree
+from hyperwatch.log.past import Past
+from hyperwatch.log.reader import Reader
+from hyperwatch.log.ring import Ring
+from hyperwatch.log.throttle import Throttle
+from hyperwatch.node.streams import ORDERS, Layout
+from support import append, event, events_of, hour_file, line
+
+BEGIN = Cursor(ORDERS.directory(Layout.STREAMING))
+HOURS = 4
+EACH = 300
+
+
+@attrs.define
+class Log:
+    """Four hours of a block each, read for so many clients."""
+
+    root: Path
+    in_threads: int = 0
+
+    def write(self) -> None:
+        for hour in range(HOURS):
+            append(hour_file(self.root, f"20260505/{hour}"), line(hour, [event(hour)]) * EACH)
+
+    async def read(self, clients: int, until: Cursor) -> tuple[list[Batch], Cursor]:
+        """(what was read, where that ended)."""
+        files = Past(Tree(self.root, ORDERS, Layout.STREAMING), Ring(until, 1), courtesy=Courtesy(lambda: clients))
+        reader = await files.open(BEGIN, keyed=False)
+        found = []
+        while batch := await files.next(reader, until, Throttle()):
+            found.append(batch)
+        reader.close()
+        return found, reader.cursor
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log(tmp_path)
+    log.write()
+    read = Reader.next
+
+    def counting(self: Reader, *arguments: object) -> Batch | None:
+        log.in_threads += 1
+        return read(self, *arguments)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(Reader, "next", counting)
+    return log
+
+
+def seam(log: Log, hour: int, lines: int) -> Cursor:
+    """Behind so many lines of an hour."""
+    places = [FilePlace(f"20260505/{hour}", lines * len(line(hour, [event(hour)])))]
+    return attrs.evolve(BEGIN, places=tuple(places), block=hour, count=lines)
+
+
+@pytest.mark.parametrize("lines", [0, 1, EACH - 1, EACH])
+@pytest.mark.parametrize("hour", [0, HOURS - 1])
+async def test_who_is_alone_gets_what_everybody_gets(log: Log, hour: int, lines: int) -> None:
+    until = seam(log, hour, lines)
+    alone, others = await log.read(1, until), await log.read(2, until)
+
+    assert events_of(alone[0]) == events_of(others[0])
+    assert len(events_of(alone[0])) == hour * EACH + lines
+    assert alone[1] == others[1]
+
+
+async def test_who_is_alone_waits_for_a_thread_at_the_ends_of_files_only(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bound in ("READ_BYTES", "_ALONE_BYTES"):
+        monkeypatch.setattr(past, bound, 20_000)
+    until = seam(log, HOURS - 1, EACH)
+    await log.read(2, until)
+    for_others, log.in_threads = log.in_threads, 0
+    await log.read(1, until)
+
+    assert for_others > 8 * HOURS
+    assert log.in_threads == HOURS + 1  # the first line of each is to be known first, and where the last one ends
+
+
+async def test_where_the_disk_must_be_asked_who_is_alone_is_read_by_a_thread(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_self: PlainFile, _offset: int, _count: int) -> bytes:
+        raise BlockingIOError
+
+    monkeypatch.setattr(PlainFile, "lines_cached", never)
+    found, _ = await log.read(1, seam(log, HOURS - 1, EACH))
+
+    assert len(events_of(found)) == HOURS * EACH
