@@ -60,7 +60,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-def seam(log: Log, hour: int, lines: int) -> Cursor:
+def seam(hour: int, lines: int) -> Cursor:
     """Behind so many lines of an hour."""
     places = [FilePlace(f"20260505/{hour}", lines * len(line(hour, [event(hour)])))]
     return attrs.evolve(BEGIN, places=tuple(places), block=hour, count=lines)
@@ -69,7 +69,7 @@ def seam(log: Log, hour: int, lines: int) -> Cursor:
 @pytest.mark.parametrize("lines", [0, 1, EACH - 1, EACH])
 @pytest.mark.parametrize("hour", [0, HOURS - 1])
 async def test_who_is_alone_gets_what_everybody_gets(log: Log, hour: int, lines: int) -> None:
-    until = seam(log, hour, lines)
+    until = seam(hour, lines)
     alone, others = await log.read(1, until), await log.read(2, until)
 
     assert events_of(alone[0]) == events_of(others[0])
@@ -82,7 +82,7 @@ async def test_who_is_alone_waits_for_a_thread_at_the_ends_of_files_only(
 ) -> None:
     for bound in ("READ_BYTES", "_ALONE_BYTES"):
         monkeypatch.setattr(past, bound, 20_000)
-    until = seam(log, HOURS - 1, EACH)
+    until = seam(HOURS - 1, EACH)
     await log.read(2, until)
     for_others, log.in_threads = log.in_threads, 0
     await log.read(1, until)
@@ -98,6 +98,6 @@ async def test_where_the_disk_must_be_asked_who_is_alone_is_read_by_a_thread(
         raise BlockingIOError
 
     monkeypatch.setattr(PlainFile, "lines_cached", never)
-    found, _ = await log.read(1, seam(log, HOURS - 1, EACH))
+    found, _ = await log.read(1, seam(HOURS - 1, EACH))
 
     assert len(events_of(found)) == HOURS * EACH
