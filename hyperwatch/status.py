@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from operator import attrgetter
 
 import msgspec
 
@@ -17,7 +16,6 @@ from hyperwatch.feed.subscription import Subscription
 from hyperwatch.log.counters import Histogram
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.state import GapRecord
-from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.times import ms_of
 from hyperwatch.vitals import Moment, Sign, Vitals, quantile_ms
 
@@ -30,8 +28,6 @@ _CLIENTS = 50  # the furthest behind are named
 _NEWEST = 20  # gaps and unreadable lines; /gaps has more
 _COINS = 12
 _COINS_EVENTS = 10_000  # looked at: a millisecond
-
-_ORDER_COIN, _COIN = attrgetter("order.coin"), attrgetter("coin")
 
 
 class _Camel(msgspec.Struct, rename="camel", kw_only=True):
@@ -231,9 +227,8 @@ def _coins(ring: Ring) -> list[tuple[str, int]]:
     serial = ring.end_serial - 1
     looked = 0
     while looked < _COINS_EVENTS and (entry := ring.at(serial)) is not None:
-        keys = entry.run.keys
-        found.update(map(_ORDER_COIN if keys and isinstance(keys[0], OrderKeys) else _COIN, keys))
-        looked += len(keys) + 1
+        found.update({coin: len(positions) for coin, positions in entry.run.coins.items()})
+        looked += len(entry.run.events) + 1
         serial -= 1
     return found.most_common(_COINS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Self, cast
 
@@ -11,7 +12,7 @@ from hyperwatch.feed.details import Details, address, refuse_empty
 from hyperwatch.feed.interest import Interest, interest_in, routed
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.runs import Run
-from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
+from hyperwatch.node.statuses import StatusClass, class_of_name
 
 __all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "doubtful_coins"]
 
@@ -33,23 +34,31 @@ class Statuses:
         words = frozenset(words)
         return cls(words.difference(CLASSES), frozenset(CLASSES[word] for word in words.intersection(CLASSES)))
 
-    def split(self, keys: Sequence[OrderKeys], numbers: Iterable[int], *, wanted: bool) -> list[int]:
-        """The numbers of the events whose status is among them; those of all others where `wanted` is false.
+    def select(self, run: Run, numbers: Sequence[int], *, wanted: bool) -> Sequence[int]:
+        """Those of a run's events whose status is among them; where `wanted` is false all others.
 
         What a status says of its order does not depend on the event, but for a rejection: each status is judged once.
         """
-        verdicts: dict[str, bool | None] = {}
-        removed = StatusClass.REMOVED in self.classes  # of two classes, of which one is among them
-        chosen = []
-        for number in numbers:
-            event = keys[number]
-            status = event.status
-            if status not in verdicts:
-                verdicts[status] = self._verdict(status)
-            verdict = verdicts[status]
-            if (was_live(event) is removed if verdict is None else verdict) is wanted:
-                chosen.append(number)
-        return chosen
+        by_status = run.statuses
+        verdicts = {status: self._verdict(status) for status in by_status}
+        late = run.late_rejections if None in verdicts.values() else frozenset()
+        late_wanted = (StatusClass.REMOVED in self.classes) is wanted  # of two classes, of which one is among them
+        if len(numbers) < len(run.events):
+            keys = cast("Sequence[OrderKeys]", run.keys)
+            return [
+                number
+                for number in numbers
+                if (
+                    (number in late) is late_wanted
+                    if (verdict := verdicts[keys[number].status]) is None
+                    else verdict is wanted
+                )
+            ]
+        parts = [positions for status, positions in by_status.items() if verdicts[status] is wanted]
+        doubtful = [positions for status, positions in by_status.items() if verdicts[status] is None]
+        if late or not late_wanted:
+            parts += [[number for number in some if (number in late) is late_wanted] for some in doubtful]
+        return parts[0] if len(parts) == 1 else sorted(itertools.chain.from_iterable(parts))
 
     def _verdict(self, status: str) -> bool | None:
         """Whether a status is among them; None where that depends on the event."""
@@ -121,13 +130,13 @@ class OrderFilter:
         chosen = routed(run, self.coins, self.dexes, self.users)
         if not chosen:
             return chosen
-        keys = cast("Sequence[OrderKeys]", run.keys)
         if self.sides is not None:
+            keys = cast("Sequence[OrderKeys]", run.keys)
             chosen = [number for number in chosen if _side_of(keys[number]) in self.sides]
         if self.statuses is not None:
-            chosen = self.statuses.split(keys, chosen, wanted=True)
+            chosen = self.statuses.select(run, chosen, wanted=True)
         if self.not_statuses is not None:
-            chosen = self.not_statuses.split(keys, chosen, wanted=False)
+            chosen = self.not_statuses.select(run, chosen, wanted=False)
         if self.details is not None:
             hold, events = self.details.hold, run.events
             chosen = [number for number in chosen if hold(events[number])]

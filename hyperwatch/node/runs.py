@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import attrs
 import msgspec
 
-from hyperwatch.node.keys import Keys
+from hyperwatch.node.keys import Keys, OrderKeys
 from hyperwatch.node.routes import Routes, routes_of
+from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import Stream
 from hyperwatch.node.times import ms_of
 
@@ -55,6 +58,8 @@ class Run:
     """What its first events are routed by: as many as have been looked at."""
     _users: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
     _coins: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _statuses: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _late_rejections: frozenset[int] | None = attrs.field(default=None, init=False, repr=False, eq=False)
 
     @property
     def keys(self) -> list[Keys]:
@@ -88,15 +93,40 @@ class Run:
     def users(self) -> Mapping[str, Sequence[int]]:
         """The accounts of its events and the positions of each one's; looked up once, for however many ask."""
         if self._users is None:
-            self._users = _positions(key.user for key in self.keys)
+            self._users = _positions([*map(_USER, self.keys)])
         return self._users
 
     @property
     def coins(self) -> Mapping[str, Sequence[int]]:
         """The coins of its events and the positions of each one's; looked up once, for however many ask."""
         if self._coins is None:
-            self._coins = _positions(key.coin for key in self.keys)
+            self._coins = _positions([*map(self.stream.coin, self.keys)])
         return self._coins
+
+    @property
+    def statuses(self) -> Mapping[str, Sequence[int]]:
+        """Of order statuses: each one's positions; looked up once, for however many ask."""
+        if self._statuses is None:
+            self._statuses = _positions([*map(_STATUS, self.keys)])
+        return self._statuses
+
+    @property
+    def late_rejections(self) -> frozenset[int]:
+        """Of order statuses: the positions of rejections of orders that had been live; looked up once as well."""
+        if self._late_rejections is None:
+            keys, time, time_ms = cast("list[OrderKeys]", self.keys), self.time, self.time_ms
+            # Nearly all were placed in the block that rejects them: was_live takes three times as long to say so.
+            odd = [
+                position
+                for status, positions in self.statuses.items()
+                if class_of_name(status) is StatusClass.REJECTED
+                for position in positions
+                if (order := keys[position].order).timestamp != time_ms
+                or order.isTrigger
+                or keys[position].time != time
+            ]
+            self._late_rejections = frozenset(position for position in odd if was_live(keys[position]))
+        return self._late_rejections
 
     @property
     def written_ms(self) -> int | None:
@@ -107,8 +137,13 @@ class Run:
             return None
 
 
-def _positions(words: Iterable[str]) -> Mapping[str, Sequence[int]]:
-    """Where each word stands."""
+_USER, _STATUS = operator.attrgetter("user"), operator.attrgetter("status")
+
+
+def _positions(words: list[str]) -> Mapping[str, Sequence[int]]:
+    """Where each word stands, in the order in which they come up."""
+    if words and words.count(words[0]) == len(words):
+        return {words[0]: range(len(words))}
     found: defaultdict[str, list[int]] = defaultdict(list)
     for position, word in enumerate(words):
         found[word].append(position)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
+from operator import attrgetter
 from typing import Literal
 
 import attrs
@@ -67,6 +69,8 @@ class Stream:
     """The same for an array of them, at half the cost of one after the other."""
     lines: Lines[Keys]
     """The same for lines of one each."""
+    coin: Callable[[Keys], str]
+    """An event's coin, by its keys: in C, where their property is a call for every event."""
     nothing: Keys
     """Stands for the keys of an event of which they cannot be read: of no account, coin, or known status."""
     opening: bytes
@@ -86,6 +90,7 @@ ORDERS = Stream(
     keys=msgspec.json.Decoder(OrderKeys),
     many=msgspec.json.Decoder(list[OrderKeys]),
     lines=msgspec.json.Decoder(list[OrderKeys | Literal["\x7f"]]),
+    coin=attrgetter("order.coin"),
     nothing=OrderKeys("", "", OrderPart("")),
     opening=b'{"time":',
     noun="order",
@@ -96,6 +101,7 @@ FILLS = Stream(
     keys=msgspec.json.Decoder(FillKeys),
     many=msgspec.json.Decoder(list[FillKeys]),
     lines=msgspec.json.Decoder(list[FillKeys | Literal["\x7f"]]),
+    coin=attrgetter("fill.coin"),
     nothing=FillKeys("", FillPart("", 0)),
     opening=b'["0x',
     noun="fill",
@@ -106,6 +112,7 @@ DIFFS = Stream(
     keys=msgspec.json.Decoder(DiffKeys),
     many=msgspec.json.Decoder(list[DiffKeys]),
     lines=msgspec.json.Decoder(list[DiffKeys | Literal["\x7f"]]),
+    coin=attrgetter("coin"),
     nothing=DiffKeys("", "", 0, msgspec.Raw(b"null")),
     opening=b'{"user":',
     noun="book diff",
