@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Self, cast
@@ -40,7 +41,7 @@ class Statuses:
         What a status says of its order does not depend on the event, but for a rejection: each status is judged once.
         """
         by_status = run.statuses
-        verdicts = {status: self._verdict(status) for status in by_status}
+        verdicts = {status: _verdict(self.names, self.classes, status) for status in by_status}
         late = run.late_rejections if None in verdicts.values() else frozenset()
         late_wanted = (StatusClass.REMOVED in self.classes) is wanted  # of two classes, of which one is among them
         if len(numbers) < len(run.events):
@@ -56,18 +57,22 @@ class Statuses:
             ]
         parts = [positions for status, positions in by_status.items() if verdicts[status] is wanted]
         doubtful = [positions for status, positions in by_status.items() if verdicts[status] is None]
-        if late or not late_wanted:
+        if late:
             parts += [[number for number in some if (number in late) is late_wanted] for some in doubtful]
+        elif not late_wanted:
+            parts += doubtful
         return parts[0] if len(parts) == 1 else sorted(itertools.chain.from_iterable(parts))
 
-    def _verdict(self, status: str) -> bool | None:
-        """Whether a status is among them; None where that depends on the event."""
-        if status in self.names:
-            return True
-        named = class_of_name(status)
-        if named is StatusClass.REJECTED and (named in self.classes) is not (StatusClass.REMOVED in self.classes):
-            return None
-        return named in self.classes
+
+@functools.lru_cache(maxsize=4096)  # statuses times the sets of them that filters ask for
+def _verdict(names: frozenset[str], classes: frozenset[StatusClass], status: str) -> bool | None:
+    """Whether a status is among them; None where that depends on the event."""
+    if status in names:
+        return True
+    named = class_of_name(status)
+    if named is StatusClass.REJECTED and (named in classes) is not (StatusClass.REMOVED in classes):
+        return None
+    return named in classes
 
 
 @attrs.frozen
