@@ -58,7 +58,7 @@ class Cost:
 
 
 STORED = {
-    "decode plain": Cost(calls=1.24, instructions=6.56, blocks=9.03),
+    "decode plain": Cost(calls=1.24, instructions=6.53, blocks=9.02),
     "decode by-block": Cost(calls=0.12, instructions=1.96, blocks=1.05),
     "decode streaming": Cost(calls=0.8, instructions=31.48, blocks=1.09),
     "decode by-block with keys": Cost(calls=0.13, instructions=2.04, blocks=9.06),
@@ -67,10 +67,10 @@ STORED = {
     "messages of everything": Cost(calls=0.21, instructions=4.51, blocks=0.02),
     "messages of one coin": Cost(calls=1.29, instructions=22.64, blocks=0.08),
     "messages of one user": Cost(calls=1.26, instructions=21.11, blocks=0.09),
-    "messages without rejections": Cost(calls=2.32, instructions=62.36, blocks=0.05),
+    "messages without rejections": Cost(calls=2.22, instructions=61.62, blocks=0.05),
     "messages of large orders": Cost(calls=9.23, instructions=151.24, blocks=0.02),
     "push everything to 100 clients": Cost(calls=1.79, instructions=39.42, blocks=0.02),
-    "push to 200 filters": Cost(calls=18.4, instructions=309.89, blocks=0.06),
+    "push to 200 filters": Cost(calls=15.29, instructions=286.61, blocks=0.06),
     "push to 10,000 filters that want what does not occur": Cost(calls=0.05, instructions=1.66, blocks=0.02),
 }
 

@@ -107,14 +107,14 @@ def test_a_block_without_events_is_known() -> None:
 
 
 def test_a_block_that_is_too_long_for_a_message_is_several_runs() -> None:
-    events = [event(number, cloid="0x" + "0" * 100_000) for number in range(12)]
+    events = [event(number, cloid="0x" + "0" * 100_000) for number in range(20)]
     data = line(7, events)
     runs = decoded(Layout.BY_BLOCK, data, offset=50).runs
 
     assert [bytes(raw) for run in runs for raw in run.events] == events
     assert all(run.size_bytes <= RUN_BYTES for run in runs)
-    assert [run.skipped for run in runs] == [0, 5, 10]
-    assert [(run.end, run.taken) for run in runs] == [(50, 5), (50, 10), (50 + len(data), 0)]
+    assert [run.skipped for run in runs] == [0, 9, 18]
+    assert [(run.end, run.taken) for run in runs] == [(50, 9), (50, 18), (50 + len(data), 0)]
 
 
 def test_events_that_were_taken_before_are_left_out() -> None:

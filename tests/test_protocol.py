@@ -252,7 +252,15 @@ def test_messages_never_mix_blocks_and_stay_under_the_default_limit_of_clients()
     for block in (7, 8):
         mine = [message["data"] for message in messages if message["data"]["blockNumber"] == block]
         assert [each for data in mine for each in data["events"]] == [json.loads(each) for each in events]
-        assert [data["index"] for data in mine] == [0, 5, 10, 15, 20]
+        assert [data["index"] for data in mine] == [0, 9, 18]
+
+
+def test_so_do_messages_of_very_small_events() -> None:
+    entries = batch_of(line(7, [b"{}"] * 500_000), Layout.BY_BLOCK).entries
+    messages = [message for entry in entries for message in Orders(OrderFilter()).messages(entry)]
+
+    assert sum(message.tail.count(b"{}") for message in messages) == 500_000
+    assert max(len(message.tail) for message in messages) < MESSAGE_BYTES
 
 
 def test_an_event_too_large_for_a_message_is_a_gap_that_names_its_place() -> None:

@@ -16,6 +16,7 @@ from hyperwatch.feed.frames import CLOSE, Inbound, closing
 __all__ = ["STALLED_S", "Line"]
 
 _MEDIUM = 65536  # bytes; from here on two writes cost less than putting both parts together
+_APART = 3  # parts, which is one message: of more, each would be a system call
 STALLED_S = 1.0  # for a closing frame to leave; a socket that takes nothing for so long is reset
 _LINGER_S = 1.0  # for the other side to read why it was refused: closing on unread bytes would take that from it
 _LINGER_BYTES = 1024 * 1024
@@ -36,7 +37,7 @@ class Line(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._lock = trio.Lock()
-        self._rest: memoryview | None = None
+        self._rest: Sequence[memoryview] = ()  # views: a message that many clients were cut off in is there once
         self._broken = False
         self._clear = True  # to be offered something: all is written, nobody is writing, nobody has said goodbye
         self._early = b""
@@ -59,7 +60,7 @@ class Line(trio.abc.Stream):
     @property
     def unfinished(self) -> bool:
         """Whether part of a message waits for `flush`."""
-        return self._rest is not None
+        return bool(self._rest)
 
     @property
     def framed(self) -> bool:
@@ -82,7 +83,7 @@ class Line(trio.abc.Stream):
             self._broken, self._clear = True, False
             return False
         if sent < size:
-            self._rest, self._clear = memoryview(b"".join(parts))[sent:], False
+            self._rest, self._clear = _behind(parts if len(parts) <= _APART else [b"".join(parts)], sent), False
             self.rest_waits()
         return True
 
@@ -115,9 +116,9 @@ class Line(trio.abc.Stream):
             msg = "half a frame was sent on this connection"
             raise trio.BrokenResourceError(msg)
         self._broken, self._clear = True, False
-        if self._rest is not None:
-            await self._stream.send_all(self._rest)
-            self._rest = None
+        for part in self._rest:
+            await self._stream.send_all(part)
+        self._rest = ()
         await self._stream.send_all(data)
         self._broken, self._clear = False, not self.parted.is_set()
 
@@ -173,7 +174,7 @@ class Line(trio.abc.Stream):
 
     async def linger(self) -> None:
         """Lets the other side read what was said last, where all of it has been written."""
-        if self._broken or self._rest is not None:
+        if self._broken or self._rest:
             return
         with trio.move_on_after(_LINGER_S):
             try:
@@ -197,7 +198,7 @@ class Line(trio.abc.Stream):
     def close(self) -> None:
         """Ends it. What was written whole still arrives."""
         self.closed.set()
-        if self._broken or self._rest is not None:
+        if self._broken or self._rest:
             try:
                 self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             except OSError:
@@ -205,6 +206,16 @@ class Line(trio.abc.Stream):
         self._clear = False
         self.descriptor = -1  # it will be another client's
         self._stream.socket.close()
+
+
+def _behind(parts: Sequence[bytes], sent: int) -> Sequence[memoryview]:
+    """What of some parts lies behind so many bytes."""
+    rest = []
+    for part in parts:
+        if sent < len(part):
+            rest.append(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+    return rest
 
 
 def _no_one() -> None:

@@ -21,7 +21,9 @@ __all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split"]
 Raw = msgspec.Raw | bytes
 """An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
 
-RUN_BYTES = 512 * 1024  # a message is made of one run and must stay under 1 MiB, every client library's limit
+# A message is made of one run and must stay under 1 MiB, every client library's limit. Most blocks are smaller, and a block
+# that is one run is one message for every filter.
+RUN_BYTES = 960 * 1024
 
 
 _AT_ONCE = 128  # events, 75 KB and 0.1 ms: more would leave the cache before their keys are there
@@ -169,7 +171,7 @@ def split(run: Run, skip: int, offset: int) -> list[Run]:
     """Cuts one line's run into runs of at most RUN_BYTES (or one event), without its first `skip` events."""
     if run.size_bytes <= RUN_BYTES and not skip:
         return [run]
-    sizes = [len(memoryview(event)) for event in run.events]
+    sizes = [len(memoryview(event)) + 1 for event in run.events]  # with the comma behind each
     runs: list[Run] = []
     start = skip
     while start < len(sizes):
