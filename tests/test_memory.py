@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -120,7 +121,8 @@ async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_cl
     assert len(gone) <= 2, "pruned files leave the disk"
     assert max(curve) < LIMIT_BYTES
     early, late = curve[len(curve) // 4 : len(curve) // 2], curve[-len(curve) // 4 :]
-    assert max(late) < 1.1 * max(early), "flat"
+    # Medians: what is read at once, and let go again, moves it by 15 MiB up and down.
+    assert statistics.median(late) < 1.1 * statistics.median(early), "flat"
 
 
 async def port_of(log: Path) -> int:
