@@ -1,4 +1,4 @@
-"""What threads that decode owe to the event loop: one interpreter lock serves them all."""
+"""What decoding owes to everybody else, in threads and on the event loop: one interpreter lock serves them all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import trio
 
-__all__ = ["Courtesy"]
+from hyperwatch.log.batch import Decoded, Decoding
+
+__all__ = ["Courtesy", "decoded_here"]
 
 _TURN_S = 5e-4  # of decoding, two or three pieces: what another client may have to wait
 _REST_S = 5e-5
@@ -39,3 +41,10 @@ class Courtesy:
         if not self.alone and time.monotonic() - self._rested_s >= _TURN_S:
             time.sleep(_REST_S)
             self._rested_s = time.monotonic()  # of several threads any may say so: there is one lock
+
+
+async def decoded_here(work: Decoding) -> Decoded:
+    """Decodes on the event loop, which others have between two pieces: no piece can hang."""
+    for _ in work:
+        await trio.lowlevel.checkpoint()
+    return work.result

@@ -136,7 +136,6 @@ class Head:
         self._changes = changes
         self._name = log.stream.directory(log.layout)  # for the log: hours of several streams have the same names
         self._judge = Judge(self._name, log.stream.noun)
-        self._workers = workers
         self._gate = gate
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
@@ -187,7 +186,7 @@ class Head:
                 walk.close()
 
     async def _read(self, walk: Walk, spans: trio.MemorySendChannel[list[Counted]]) -> None:
-        intake = Intake(walk, self._workers, grows=self._changes is not None)
+        intake = Intake(walk, int(self.workers.limiter.total_tokens), grows=self._changes is not None)
         while True:
             rested_s = trio.current_time() + _LINGER_S
             try:

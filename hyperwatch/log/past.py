@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from hyperwatch.log.batch import Batch
-from hyperwatch.log.courtesy import Courtesy
+from hyperwatch.log.courtesy import Courtesy, decoded_here
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log, Tree, backlog
 from hyperwatch.log.gaps import Gap
@@ -109,10 +109,7 @@ class Past:
         await self._throttle.take(reader.read_bytes)
         if self._courtesy.alone and (span := reader.take_cached(until, _ALONE_BYTES)):
             # Nobody else waits for the event loop. A thread would bring the events to another core than sends them.
-            work = reader.decoding(span)
-            for _ in work:
-                await trio.lowlevel.checkpoint()
-            return reader.assemble(span, work.result)
+            return reader.assemble(span, await decoded_here(reader.decoding(span)))
         size_bytes = _ALONE_BYTES if self._courtesy.alone else READ_BYTES
         return await trio.to_thread.run_sync(
             reader.next, until, self._courtesy.pause, size_bytes, limiter=self._reading

@@ -13,6 +13,7 @@ from loguru import logger
 
 from hyperwatch.log.batch import Decoded, Decoding, Span, decode
 from hyperwatch.log.counters import Counters
+from hyperwatch.log.courtesy import decoded_here
 from hyperwatch.node.lines import chunks
 from hyperwatch.node.runs import Damage
 from hyperwatch.node.streams import Layout, Stream
@@ -120,13 +121,12 @@ class Workers:
                     )
 
     async def _decode_here(self, job: Job) -> list[Decoded]:
-        """Decodes a small batch on the event loop, which others have between two pieces: no piece can hang."""
+        """Decodes a small batch on the event loop."""
         began_s = trio.current_time()
         work = Decoding(self._stream, self._layout, job.span, (0, len(job.span.data)), keyed=job.keyed)
-        for _ in work:
-            await trio.lowlevel.checkpoint()
-        self._say_done(job, 0, [work.result], began_s)
-        return [work.result]
+        found = [await decoded_here(work)]
+        self._say_done(job, 0, found, began_s)
+        return found
 
     def _say_done(self, job: Job, workers: int, found: list[Decoded], began_s: float) -> None:
         logger.debug(

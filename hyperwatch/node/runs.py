@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import cast
 
 import attrs
@@ -24,7 +25,6 @@ Raw = msgspec.Raw | bytes
 # A message is made of one run and must stay under 1 MiB, every client library's limit. Most blocks are smaller, and a block
 # that is one run is one message for every filter.
 RUN_BYTES = 960 * 1024
-
 
 _AT_ONCE = 128  # events, 75 KB and 0.1 ms: more would leave the cache before their keys are there
 
@@ -58,10 +58,6 @@ class Run:
     """How many events of that line are in this run or before it."""
     routes: Routes = attrs.field(factory=Routes, repr=False, eq=False)
     """What its first events are routed by: as many as have been looked at."""
-    _users: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _coins: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _statuses: Mapping[str, Sequence[int]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
-    _late_rejections: frozenset[int] | None = attrs.field(default=None, init=False, repr=False, eq=False)
 
     @property
     def keys(self) -> list[Keys]:
@@ -91,44 +87,34 @@ class Run:
             for _ in self.read_keys():
                 pass
 
-    @property
+    @cached_property
     def users(self) -> Mapping[str, Sequence[int]]:
         """The accounts of its events and the positions of each one's; looked up once, for however many ask."""
-        if self._users is None:
-            self._users = _positions([*map(_USER, self.keys)])
-        return self._users
+        return _positions([*map(_USER, self.keys)])
 
-    @property
+    @cached_property
     def coins(self) -> Mapping[str, Sequence[int]]:
         """The coins of its events and the positions of each one's; looked up once, for however many ask."""
-        if self._coins is None:
-            self._coins = _positions([*map(self.stream.coin, self.keys)])
-        return self._coins
+        return _positions([*map(self.stream.coin, self.keys)])
 
-    @property
+    @cached_property
     def statuses(self) -> Mapping[str, Sequence[int]]:
         """Of order statuses: each one's positions; looked up once, for however many ask."""
-        if self._statuses is None:
-            self._statuses = _positions([*map(_STATUS, self.keys)])
-        return self._statuses
+        return _positions([*map(_STATUS, self.keys)])
 
-    @property
+    @cached_property
     def late_rejections(self) -> frozenset[int]:
         """Of order statuses: the positions of rejections of orders that had been live; looked up once as well."""
-        if self._late_rejections is None:
-            keys, time, time_ms = cast("list[OrderKeys]", self.keys), self.time, self.time_ms
-            # Nearly all were placed in the block that rejects them: was_live takes three times as long to say so.
-            odd = [
-                position
-                for status, positions in self.statuses.items()
-                if class_of_name(status) is StatusClass.REJECTED
-                for position in positions
-                if (order := keys[position].order).timestamp != time_ms
-                or order.isTrigger
-                or keys[position].time != time
-            ]
-            self._late_rejections = frozenset(position for position in odd if was_live(keys[position]))
-        return self._late_rejections
+        keys, time, time_ms = cast("list[OrderKeys]", self.keys), self.time, self.time_ms
+        # Nearly all were placed in the block that rejects them: was_live takes three times as long to say so.
+        odd = [
+            position
+            for status, positions in self.statuses.items()
+            if class_of_name(status) is StatusClass.REJECTED
+            for position in positions
+            if (order := keys[position].order).timestamp != time_ms or order.isTrigger or keys[position].time != time
+        ]
+        return frozenset(position for position in odd if was_live(keys[position]))
 
     @property
     def written_ms(self) -> int | None:
