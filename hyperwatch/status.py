@@ -227,8 +227,8 @@ def _coins(ring: Ring) -> list[tuple[str, int]]:
     serial = ring.end_serial - 1
     looked = 0
     while looked < _COINS_EVENTS and (entry := ring.at(serial)) is not None:
-        found.update({coin: len(positions) for coin, positions in entry.run.coins.items()})
-        looked += len(entry.run.events) + 1
+        found.update(entry.run.coin_counts)
+        looked += entry.run.count + 1
         serial -= 1
     return found.most_common(_COINS)
 

@@ -58,20 +58,20 @@ class Cost:
 
 
 STORED = {
-    "decode plain": Cost(calls=1.24, instructions=6.53, blocks=9.02),
-    "decode by-block": Cost(calls=0.12, instructions=1.96, blocks=1.05),
-    "decode streaming": Cost(calls=0.8, instructions=31.48, blocks=1.09),
-    "decode by-block with keys": Cost(calls=0.13, instructions=2.04, blocks=9.06),
-    "decode streaming with keys": Cost(calls=0.84, instructions=31.74, blocks=9.1),
-    "assemble": Cost(calls=0.23, instructions=4.08, blocks=0.03),
-    "messages of everything": Cost(calls=0.21, instructions=4.51, blocks=0.02),
-    "messages of one coin": Cost(calls=1.29, instructions=22.64, blocks=0.08),
-    "messages of one user": Cost(calls=1.26, instructions=21.11, blocks=0.09),
-    "messages without rejections": Cost(calls=2.22, instructions=61.62, blocks=0.05),
-    "messages of large orders": Cost(calls=9.23, instructions=151.24, blocks=0.02),
-    "push everything to 100 clients": Cost(calls=1.79, instructions=39.42, blocks=0.02),
-    "push to 200 filters": Cost(calls=15.29, instructions=286.61, blocks=0.06),
-    "push to 10,000 filters that want what does not occur": Cost(calls=0.05, instructions=1.66, blocks=0.02),
+    "decode plain": Cost(calls=1.3, instructions=7.23, blocks=8.04),
+    "decode by-block": Cost(calls=0.15, instructions=2.32, blocks=0.06),
+    "decode streaming": Cost(calls=0.89, instructions=32.47, blocks=0.1),
+    "decode by-block with keys": Cost(calls=0.19, instructions=3.0, blocks=9.08),
+    "decode streaming with keys": Cost(calls=0.94, instructions=33.44, blocks=9.12),
+    "assemble": Cost(calls=0.22, instructions=4.06, blocks=0.03),
+    "messages of everything": Cost(calls=0.25, instructions=4.96, blocks=0.02),
+    "messages of one coin": Cost(calls=1.34, instructions=21.53, blocks=0.08),
+    "messages of one user": Cost(calls=1.29, instructions=21.52, blocks=0.09),
+    "messages without rejections": Cost(calls=2.26, instructions=60.95, blocks=0.05),
+    "messages of large orders": Cost(calls=9.28, instructions=151.41, blocks=0.02),
+    "push everything to 100 clients": Cost(calls=1.78, instructions=39.42, blocks=0.02),
+    "push to 200 filters": Cost(calls=14.53, instructions=272.29, blocks=0.06),
+    "push to 10,000 filters that want what does not occur": Cost(calls=0.04, instructions=1.62, blocks=0.02),
 }
 
 

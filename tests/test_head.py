@@ -15,7 +15,7 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import FormatChangedError
-from hyperwatch.log import intake, workers
+from hyperwatch.log import courtesy, intake, workers
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
@@ -221,6 +221,7 @@ async def test_a_small_batch_is_decoded_without_a_thread_and_others_run_between_
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr(courtesy, "_TURN_S", 0.0)
     rig.path.write_bytes(b"".join(line(1, [event(number)]) for number in range(500)))
     head = rig.head(grows=False, pause=lambda: pytest.fail("a thread decodes it"))
     turns = 0
@@ -242,7 +243,7 @@ async def test_a_small_batch_is_decoded_without_a_thread_and_others_run_between_
 
 async def test_a_large_batch_is_decoded_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    rig.path.write_bytes(line(1, [event(1)]) * 1_200)
+    rig.path.write_bytes(line(1, [event(1)]) * 5_000)  # 2.6 MB
     threads: list[bool] = []
     await rig.head(
         grows=False, pause=lambda: threads.append(threading.current_thread() is threading.main_thread())
@@ -261,9 +262,12 @@ async def test_what_events_are_routed_by_is_read_after_delivery_where_nobody_ask
     head = rig.head(grows=False, keyed=lambda: False, before=lambda run: known_at_delivery.append(len(run.routes.keys)))
     await head.run()
 
+    run = rig.batches[0].entries[0].run
     assert known_at_delivery == [0]
     assert head.counters.statuses == {"open": 300}
-    assert len(rig.batches[0].entries[0].run.routes.keys) == 300
+    assert run.routes.keys == []  # half a kilobyte an event, which nobody asked for
+    assert run.coin_counts == {"BTC": 300}
+    assert [key.coin for key in run.keys] == ["BTC"] * 300
 
 
 async def test_what_events_are_routed_by_is_there_at_delivery_where_somebody_asks(rig: Rig) -> None:
@@ -272,6 +276,7 @@ async def test_what_events_are_routed_by_is_there_at_delivery_where_somebody_ask
     await rig.head(grows=False, before=lambda run: known_at_delivery.append(len(run.routes.keys))).run()
 
     assert known_at_delivery == [300]
+    assert len(rig.batches[0].entries[0].run.routes.keys) == 300  # for who comes later
 
 
 async def test_an_event_of_unknown_kind_is_delivered_counted_and_named(rig: Rig) -> None:

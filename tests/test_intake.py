@@ -86,11 +86,11 @@ async def test_a_log_that_does_not_grow_is_read_in_threads() -> None:
 
 
 async def test_a_backlog_is_read_in_a_thread_until_it_is_gone() -> None:
-    found = files(*[FULL] * 5, b"a\n", b"b\n")
-    asked = await take(intake(found), 7)
+    found = files(*[FULL] * 11, b"a\n", b"b\n")
+    asked = await take(intake(found), 13)
 
-    assert [more for _, more in asked] == [True] * 5 + [False] * 2
-    assert found.asked == ["loop", "loop", "thread", "thread", "thread", "thread", "loop"]
+    assert [more for _, more in asked] == [True] * 11 + [False] * 2
+    assert found.asked == ["loop"] * 8 + ["thread"] * 4 + ["loop"]
 
 
 async def test_directories_are_looked_at_although_the_open_files_say_nothing_of_them(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,34 @@ def test_keys_are_those_of_the_events_however_far_they_were_read(
     assert run.unrouted == sorted(odd)
     assert [key.coin for key in part.keys] == [key.coin for key in run.keys[start:stop]]
     assert part.unrouted == [number for number, key in enumerate(run.keys[start:stop]) if key is ORDERS.nothing]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3), odd=st.sets(st.integers(0, 599)))
+def test_a_run_that_has_settled_says_the_same_as_before(keyed: bool, sizes: list[int], odd: set[int]) -> None:
+    numbers = iter(range(sum(sizes)))
+    blocks = [
+        [b"{}" if (n := next(numbers)) in odd else event(n, coin=f"C{n % 3}") for _ in range(size)] for size in sizes
+    ]
+    (run,) = decoded(Layout.STREAMING, b"".join(line(7, events) for events in blocks)).runs
+    before = (
+        [bytes(each) for each in run.events],
+        [key.coin for key in run.keys],
+        run.unrouted,
+        Counter(run.coin_counts),
+    )
+
+    run.settle(keyed=keyed)
+
+    assert len(run.routes.keys) == (run.count if keyed else 0)
+    assert before == (
+        [bytes(each) for each in run.events],
+        [key.coin for key in run.keys],
+        run.unrouted,
+        run.coin_counts,
+    )
+    assert b",".join(run.texts) == b",".join(event for events in blocks for event in events)
+    assert run.count == sum(sizes)
 
 
 DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]

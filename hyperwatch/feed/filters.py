@@ -44,7 +44,7 @@ class Statuses:
         verdicts = {status: _verdict(self.names, self.classes, status) for status in by_status}
         late = run.late_rejections if None in verdicts.values() else frozenset()
         late_wanted = (StatusClass.REMOVED in self.classes) is wanted  # of two classes, of which one is among them
-        if len(numbers) < len(run.events):
+        if len(numbers) < run.count:
             keys = cast("Sequence[OrderKeys]", run.keys)
             return [
                 number

@@ -141,7 +141,7 @@ class Hub:
         asked: defaultdict[_Group, list[_Numbered]] = defaultdict(list)
         for numbered in entries:
             _, entry = numbered
-            self._work_us += len(entry.run.events) // _EVENTS_PER_US
+            self._work_us += entry.run.count // _EVENTS_PER_US
             for group in self._groups.values() if entry.gaps else self._index.asked(entry):
                 asked[group].append(numbered)
         return asked
@@ -153,7 +153,7 @@ class Hub:
         for serial, entry in entries:
             messages = group.view.messages(entry)
             size = sum(len(message.tail) for message in messages)
-            self._work_us += _ASK_US + size // _BYTES_PER_US + (len(entry.run.events) if group.interest is None else 0)
+            self._work_us += _ASK_US + size // _BYTES_PER_US + (entry.run.count if group.interest is None else 0)
             if not messages:
                 continue
             if some and size > room:
@@ -257,7 +257,7 @@ class Hub:
         now = time.monotonic()
         if now - self._coins_read_s >= TELL_S:
             self._coins_read_s = now
-            self._coins = frozenset().union(*(entry.run.coins for entry in self.ring))
+            self._coins = frozenset().union(*(entry.run.coin_counts for entry in self.ring))
         return self._coins
 
     def live_clients(self) -> int:

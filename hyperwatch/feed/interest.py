@@ -53,7 +53,7 @@ def routed(
 ) -> Sequence[int]:
     """The positions of a run's events by coin and by user, in ascending order; a dex is how its coins begin."""
     if users is None:
-        return range(len(run.events)) if coins is None else _places(run.coins, coins, dexes)
+        return range(run.count) if coins is None else _places(run.coins, coins, dexes)
     chosen = _places(run.users, users)
     if coins is None or not chosen:
         return chosen

@@ -102,7 +102,8 @@ class UserFills:
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""
-        fills = [_PAIR.decode(entry.run.events[number])[1] for number in entry.run.users.get(self.user, ())]
+        events = map(entry.run.events.__getitem__, entry.run.users.get(self.user, ()))
+        fills = [_PAIR.decode(event)[1] for event in events]
         return (_user_fills(b"", self.user, fills),) if fills else ()
 
 

@@ -105,16 +105,16 @@ class Events:
     def _events(self, entry: Entry) -> Sequence[Message]:
         run = entry.run
         if self.filter.everything:
-            events, places = run.events, _places(entry, range(len(run.events)))
+            chosen: Sequence[int] = range(run.count)
         else:
             chosen = self.filter.select(run)
-            events, places = [run.events[number] for number in chosen], _places(entry, chosen)
-        if not events:
+        if not chosen:
             return ()
         if too_large(entry):
             return (_too_large(self.stream, entry),)
-        parts = [*events]  # into which goes what stands around them: so that all of it is copied once
-        parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), places, parts[0])
+        # Into them goes what stands around them: so that all of it is copied once.
+        parts: list[Raw] = [*run.texts] if len(chosen) == run.count else [*map(run.events.__getitem__, chosen)]
+        parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), _places(entry, chosen), parts[0])
         parts[-1] = b"%b]}}" % parts[-1]
         return (Message(self.channel, b",".join(parts)),)
 
@@ -204,7 +204,7 @@ def gap(gap: Gap) -> Message:
 
 def too_large(entry: Entry) -> bool:
     """Whether an entry is an event that alone exceeds a message: who wants it hears a gap in its place."""
-    return entry.run.size_bytes + _AROUND_BYTES > MESSAGE_BYTES and len(entry.run.events) == 1
+    return entry.run.size_bytes + _AROUND_BYTES > MESSAGE_BYTES and entry.run.count == 1
 
 
 # The longest that stands around the events: cursor, numbers, channel, id and seq.

@@ -214,7 +214,7 @@ class _Assembly:
         verdict = self._repeats.judge(self._span.file, run)
         self._repeated += verdict.repeated
         if verdict.repeated:
-            count = len(run.events)
+            count = run.count
             run = run.part(verdict.repeated, count, run.size_bytes if verdict.repeated < count else 0)
         first = verdict.first + verdict.repeated
         self._append(run, first, self._span.after(run.end, run.taken), verdict.repeated)
@@ -234,7 +234,7 @@ class _Assembly:
         """All of it."""
         if self._gaps:
             self._append(_nothing(self._stream, self._span, self._repeats), 0, self._span.after(self._span.end, 0))
-        events = sum(len(entry.run.events) for entry in self._entries)
+        events = sum(entry.run.count for entry in self._entries)
         return Batch(
             stream=self._stream.name,
             file=self._span.file,
@@ -263,4 +263,4 @@ class _Assembly:
 
 def _nothing(stream: Stream, span: Span, repeats: Repeats) -> Run:
     """A run without events, for gaps at the end of a span."""
-    return Run(stream, repeats.block, repeats.time, ms_of(repeats.time), "", False, [], 0, 0, span.end, 0)
+    return Run(stream, repeats.block, repeats.time, ms_of(repeats.time), "", False, [], 0, 0, 0, span.end, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import trio
 
@@ -13,7 +14,17 @@ from hyperwatch.log.judge import Judge
 
 __all__ = ["Books"]
 
-_OPEN_BYTES = 8 * 1024 * 1024  # of batches that wait to be counted: beyond it they are, whoever waits
+# Of batches that wait to be counted: beyond it they are, whoever waits. The largest blocks are half of it, and the ring keeps
+# as much anyway.
+_OPEN_BYTES = 32 * 1024 * 1024
+
+
+class _Delivered(NamedTuple):
+    """A batch that has been."""
+
+    batch: Batch
+    size_bytes: int
+    keyed: bool
 
 
 class Books:
@@ -29,12 +40,12 @@ class Books:
         self._counters = counters
         self._judge = judge
         self._busy = busy
-        self._open: deque[tuple[Batch, int]] = deque()
+        self._open: deque[_Delivered] = deque()
         self._open_bytes = 0
 
-    def add(self, batch: Batch, size_bytes: int) -> None:
-        """It has been delivered."""
-        self._open.append((batch, size_bytes))
+    def add(self, batch: Batch, size_bytes: int, *, keyed: bool) -> None:
+        """It has been delivered, to somebody who looked at what its events are `keyed` by, or to nobody who did."""
+        self._open.append(_Delivered(batch, size_bytes, keyed))
         self._open_bytes += size_bytes
 
     async def keep(self, *, close: bool = False) -> None:
@@ -44,7 +55,7 @@ class Books:
             FormatChangedError: where half of the events are of an unknown kind.
         """
         while self._open and (close or not self._must_wait()):
-            batch, size_bytes = self._open[0]
+            batch, size_bytes, keyed = self._open[0]
             for entry in batch.entries:
                 for _ in entry.run.read_keys():
                     await trio.lowlevel.checkpoint()
@@ -54,6 +65,8 @@ class Books:
             self._open_bytes -= size_bytes
             self._counters.read(batch, size_bytes)
             self._counters.unrouted += self._judge.weigh_events(batch)
+            for entry in batch.entries:
+                entry.run.settle(keyed=keyed)
 
     def _must_wait(self) -> bool:
         return self._busy() and self._open_bytes <= _OPEN_BYTES

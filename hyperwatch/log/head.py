@@ -6,7 +6,7 @@
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
-      books   counts what was delivered, when nothing waits     | 8 MiB, which the ring may hold too
+      books   counts what was delivered, when nothing waits     | 32 MiB, which the ring may hold too
 
 A slow stage makes the tail read later: the file is the buffer. So memory does not depend on the backlog.
 """
@@ -266,7 +266,7 @@ class Head:
                         )  # fmt: skip
                         del dropped
                 self.pending_bytes -= span.end - span.offset
-                self._books.add(batch, span.end - span.offset)
+                self._books.add(batch, span.end - span.offset, keyed=slot.job.keyed)
                 await self._books.keep()
             await self._books.keep(close=True)
 

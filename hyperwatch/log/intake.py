@@ -15,7 +15,7 @@ from hyperwatch.node.lines import BATCH_BYTES, BATCH_LINES, first_lines, lines_i
 __all__ = ["Counted", "Intake", "Taken"]
 
 _CACHED_BYTES = 2 * 1024 * 1024  # more than nearly every block
-_ROW = 2  # reads of that size after one another: what is still there then is a backlog, and read in a thread
+_ROW = 8  # reads of that size after one another: what is still there then is a backlog, and read in a thread
 _READ_BYTES = 2 * 1024 * 1024  # in a thread, for each worker: more fills caches and memory, less costs hand-overs
 
 Counted = tuple[Span, int]

@@ -103,14 +103,14 @@ class Repeats:
         """The places of a run, which is the next that was read of its file."""
         block = key_of(run)
         if block == "":  # plain book diffs carry neither block nor time
-            first, self.count = self.count, self.count + len(run.events)
+            first, self.count = self.count, self.count + run.count
             return Verdict(first, 0)
         before = self._passages.get(file, _NEW)
         repeating = self._repeating(file, block)
         self._note_restart(file, block, repeating=repeating)
         seen = self._seen(block, before.floor, repeating=repeating)
         first = run.skipped if run.fresh else self._first(file, block, 0 if repeating or before.between else seen)
-        end = first + len(run.events)
+        end = first + run.count
         self._passages[file] = attrs.evolve(before, last=block, at=end, repeating=repeating)
         self._passages.move_to_end(file)
         self._remember(run, block, max(seen, end))

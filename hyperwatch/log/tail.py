@@ -83,7 +83,7 @@ def _tail(blocks: list[tuple[Block, list[Run]]], *, whole: bool) -> Tail:
 def _events(runs: list[Run]) -> int:
     """How many of a block's events lie in runs of it that follow each other."""
     last = runs[-1]
-    return len(last.events) + last.skipped if last.fresh else sum(len(run.events) for run in runs)
+    return last.count + last.skipped if last.fresh else sum(run.count for run in runs)
 
 
 def _whole_lines(source: Source, start: int, end: int) -> tuple[int, bytes]:

@@ -20,7 +20,7 @@ from hyperwatch.node.streams import Layout, Stream
 
 __all__ = ["Job", "Workers"]
 
-_AT_ONCE_BYTES = 512 * 1024  # 850 lines, which are not worth a second thread, and by then not a first one either
+_AT_ONCE_BYTES = 2 * 1024 * 1024  # as much as the event loop reads at once: a thread would hold the interpreter as long
 _ATTEMPTS = 2
 _HARD_S = 10.0  # what a cancelled worker may take to its next look at that: a piece takes a millisecond
 _LOOKS = 10  # in that time
@@ -131,7 +131,7 @@ class Workers:
     def _say_done(self, job: Job, workers: int, found: list[Decoded], began_s: float) -> None:
         logger.debug(
             "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
-            job.number, workers, job.lines, sum(len(run.events) for chunk in found for run in chunk.runs),
+            job.number, workers, job.lines, sum(run.count for chunk in found for run in chunk.runs),
             self._stream.noun, trio.current_time() - began_s,
         )  # fmt: skip
 

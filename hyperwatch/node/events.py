@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hyperwatch.node.documents import of_lines
 from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
 from hyperwatch.node.routes import UNREADABLE, Routes, routes_of
-from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split
+from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split, texts_of
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 
@@ -28,6 +28,7 @@ class _Group(NamedTuple):
     time_ms: int | None
     written: str
     events: list[Raw]
+    texts: list[bytes]
     routes: Routes
     length: int
     lines: int
@@ -143,11 +144,21 @@ class Decoder:
     def _of_one_block(self, envelopes: list[Envelope], length: int) -> _Group:
         first, lines = envelopes[0], len(envelopes)
         events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
-        # Parsed twice: keys come from the events alone, put together as one array, which takes half of what one after
-        # the other does. One pass for views and keys is not to be had: what is decoded leaves no view.
-        routes = routes_of(self._stream, events) if self._keyed else Routes()
+        texts = texts_of(events)
         time, written = first.block_time, envelopes[-1].local_time
-        return _Group(first.block_number, time, ms_of(time), written, events, routes, length, lines)
+        return _Group(first.block_number, time, ms_of(time), written, events, texts, self._routes(texts), length, lines)
+
+    def _routes(self, texts: list[bytes]) -> Routes:
+        """What events are routed by, where it is asked for.
+
+        Parsed twice: keys come from the events alone, as one array, which takes half of what one after the other does. One pass
+        for views and keys is not to be had: what is decoded leaves no view.
+        """
+        routes = Routes()
+        if self._keyed:
+            for text in texts:
+                routes.add(routes_of(self._stream, text))
+        return routes
 
     def _plain_groups(self, piece: bytes) -> list[_Group]:
         keys = of_lines(self._stream.lines, piece)
@@ -158,8 +169,9 @@ class Decoder:
             stop = start + len([*same])
             events: list[Raw] = [*lines[start:stop]]
             length = sum(map(len, lines[start:stop])) + len(events)
-            routes = Routes(keys[start:stop])
-            groups.append(_Group(None, when, ms_of(when), "", events, routes, length, len(events)))
+            texts = texts_of(events)
+            routes = Routes(keys[start:stop], texts=len(texts))
+            groups.append(_Group(None, when, ms_of(when), "", events, texts, routes, length, len(events)))
             start = stop
         return groups
 
@@ -174,8 +186,7 @@ class Decoder:
             and last.time == group.time
             and last.size_bytes + group.length <= RUN_BYTES
         ):
-            last.events += group.events
-            last.routes.add(group.routes)
+            last.add(group.texts, group.events, group.routes)
             last.size_bytes += group.length
             last.written = group.written
             last.end = self._offset
@@ -187,14 +198,19 @@ class Decoder:
             time_ms=group.time_ms,
             written=group.written,
             fresh=self._layout is Layout.BY_BLOCK,
-            events=group.events,
+            texts=group.texts,
+            count=len(group.events),
             size_bytes=group.length,
             skipped=0,
             end=self._offset,
             taken=0,
             routes=group.routes,
+            views=group.events,
         )
-        self.runs += split(run, self._skip, begin)
+        for part in split(run, self._skip, begin):
+            if not self._keyed:
+                part.let_go()  # here they are in the cache, and so is what takes their place
+            self.runs.append(part)
         self._skip = 0
         self._torn = False
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 import msgspec
 
 from hyperwatch.node.keys import Keys
 from hyperwatch.node.streams import Stream
 
-__all__ = ["UNREADABLE", "Routes", "routes_of"]
+__all__ = ["UNREADABLE", "Routes", "routes_of", "views_of"]
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding raises for bytes that are not what was expected."""
@@ -24,36 +22,46 @@ class Routes:
     """As many as events."""
     unrouted: list[int] = attrs.Factory(list)
     """The positions of those that cannot be routed; their keys are the stream's `nothing`."""
+    texts: int = 0
+    """How many texts these events were read from."""
 
     def add(self, more: Routes) -> None:
         """Those of the events that follow."""
         if more.unrouted:
             self.unrouted += [len(self.keys) + position for position in more.unrouted]
         self.keys += more.keys
+        self.texts += more.texts
 
-    def part(self, start: int, stop: int) -> Routes:
-        """Those of some of the events."""
-        return Routes(
-            self.keys[start:stop], [position - start for position in self.unrouted if start <= position < stop]
-        )
+    def part(self, start: int, stop: int, texts: int) -> Routes:
+        """Those of some of the events, which make so many texts."""
+        unrouted = [position - start for position in self.unrouted if start <= position < stop]
+        return Routes(self.keys[start:stop], unrouted, texts)
 
 
-def routes_of(stream: Stream, events: Sequence[bytes | msgspec.Raw]) -> Routes:
-    """Reads the keys of events that are JSON.
+def routes_of(stream: Stream, text: bytes) -> Routes:
+    """Reads the keys of events that are JSON, with commas between them.
 
     An event without what its stream's events have is an event all the same, and goes to whoever asks for none of it: an
     exchange adds kinds of them without notice.
     """
     try:
-        return Routes(stream.many.decode(b"[%b]" % b",".join(events)))
+        return Routes(stream.many.decode(b"[%b]" % text), texts=1)
     except UNREADABLE:
-        routes = Routes()
-        for event in events:
+        routes = Routes(texts=1)
+        for event in views_of(text):
             routes.add(_of_one(stream, event))
         return routes
 
 
-def _of_one(stream: Stream, event: bytes | msgspec.Raw) -> Routes:
+def views_of(text: bytes) -> list[msgspec.Raw]:
+    """Each of some events with commas between them."""
+    return _VIEWS.decode(b"[%b]" % text)
+
+
+_VIEWS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _of_one(stream: Stream, event: msgspec.Raw) -> Routes:
     try:
         return Routes([stream.keys.decode(event)])
     except UNREADABLE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
@@ -12,12 +12,12 @@ import attrs
 import msgspec
 
 from hyperwatch.node.keys import Keys, OrderKeys
-from hyperwatch.node.routes import Routes, routes_of
+from hyperwatch.node.routes import Routes, routes_of, views_of
 from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import Stream
 from hyperwatch.node.times import ms_of
 
-__all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split"]
+__all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split", "texts_of"]
 
 Raw = msgspec.Raw | bytes
 """An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
@@ -26,7 +26,7 @@ Raw = msgspec.Raw | bytes
 # that is one run is one message for every filter.
 RUN_BYTES = 960 * 1024
 
-_AT_ONCE = 128  # events, 75 KB and 0.1 ms: more would leave the cache before their keys are there
+_TOGETHER = 128  # events, 60 KB, whose keys take 0.1 ms: more would leave the cache before they are there
 
 
 @attrs.define
@@ -46,8 +46,11 @@ class Run:
     """The node's local time of the last line, "" in the plain layout."""
     fresh: bool
     """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
-    events: list[Raw]
-    """Empty for a block without events, which only the by-block layout writes."""
+    texts: list[bytes]
+    """Its events as the node wrote them, with commas between, at most _TOGETHER in each. None for a block without events, which
+    only the by-block layout writes."""
+    count: int
+    """How many events it has."""
     size_bytes: int
     """Of the events."""
     skipped: int
@@ -57,7 +60,17 @@ class Run:
     taken: int
     """How many events of that line are in this run or before it."""
     routes: Routes = attrs.field(factory=Routes, repr=False, eq=False)
-    """What its first events are routed by: as many as have been looked at."""
+    """Of its first texts, as many as have been looked at."""
+    _views: list[Raw] | None = attrs.field(default=None, repr=False, eq=False)
+    """Its events one by one, where they are at hand."""
+    _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+
+    @property
+    def events(self) -> list[Raw]:
+        """Its events one by one: looked for once, where they are not at hand."""
+        if self._views is None:
+            self._views = [event for text in self.texts for event in views_of(text)]
+        return self._views
 
     @property
     def keys(self) -> list[Keys]:
@@ -70,22 +83,6 @@ class Run:
         """The positions of the events that are JSON, but lack what this stream's events have."""
         self._look_at_all()
         return self.routes.unrouted
-
-    def read_keys(self) -> Iterator[None]:
-        """Reads what is not known yet, a tenth of a millisecond between two steps: for who lets others run meanwhile."""
-        while (known := len(self.routes.keys)) < len(self.events):
-            self.routes.add(routes_of(self.stream, self.events[known : known + _AT_ONCE]))
-            yield
-
-    def part(self, start: int, stop: int, size_bytes: int) -> Run:
-        """Some of its events, with the same place in the file."""
-        routes = self.routes.part(start, stop)
-        return attrs.evolve(self, events=self.events[start:stop], size_bytes=size_bytes, routes=routes)
-
-    def _look_at_all(self) -> None:
-        if len(self.routes.keys) < len(self.events):
-            for _ in self.read_keys():
-                pass
 
     @cached_property
     def users(self) -> Mapping[str, Sequence[int]]:
@@ -102,6 +99,11 @@ class Run:
         """Of order statuses: each one's positions; looked up once, for however many ask."""
         return _positions([*map(_STATUS, self.keys)])
 
+    @property
+    def coin_counts(self) -> Mapping[str, int]:
+        """How many of its events each coin has."""
+        return Counter(map(self.stream.coin, self.keys)) if self._coin_counts is None else self._coin_counts
+
     @cached_property
     def late_rejections(self) -> frozenset[int]:
         """Of order statuses: the positions of rejections of orders that had been live; looked up once as well."""
@@ -116,6 +118,48 @@ class Run:
         ]
         return frozenset(position for position in odd if was_live(keys[position]))
 
+    def read_keys(self) -> Iterator[None]:
+        """Reads what is not known yet, a tenth of a millisecond between two steps: for who lets others run meanwhile."""
+        while self.routes.texts < len(self.texts):
+            self.routes.add(routes_of(self.stream, self.texts[self.routes.texts]))
+            yield
+
+    def add(self, texts: list[bytes], events: list[Raw], routes: Routes) -> None:
+        """Events that follow: to a run of which nobody knows yet."""
+        self.texts += texts
+        self.count += len(events)
+        self.routes.add(routes)
+        if self._views is not None:
+            self._views += events
+
+    def part(self, start: int, stop: int, size_bytes: int) -> Run:
+        """Some of its events, with the same place in the file."""
+        views = self.events[start:stop]
+        texts = texts_of(views)
+        known = self.routes.texts == len(self.texts)
+        routes = self.routes.part(start, stop, len(texts)) if known else Routes()
+        return attrs.evolve(self, texts=texts, count=stop - start, size_bytes=size_bytes, routes=routes, views=views)
+
+    def let_go(self) -> None:
+        """Lets go of its events one by one."""
+        self._views = None
+
+    def settle(self, *, keyed: bool) -> None:
+        """Lets go of its events one by one, and of what they are routed by where it was not `keyed` for anybody.
+
+        What is left are bytes, and how many events each coin has. The rest, half a kilobyte an event, is looked up again for
+        who asks: few do once a run has been delivered.
+        """
+        self.let_go()
+        self._coin_counts = self.coin_counts
+        if not keyed:
+            self.routes = Routes()
+
+    def _look_at_all(self) -> None:
+        if self.routes.texts < len(self.texts):
+            for _ in self.read_keys():
+                pass
+
     @property
     def written_ms(self) -> int | None:
         """When the node wrote it, UTC; None where it does not say so, or not in a way that can be read."""
@@ -123,6 +167,11 @@ class Run:
             return ms_of(self.written)
         except ValueError:
             return None
+
+
+def texts_of(events: Sequence[Raw]) -> list[bytes]:
+    """Events with commas between, as many together as a run has in one text."""
+    return [b",".join(events[start : start + _TOGETHER]) for start in range(0, len(events), _TOGETHER)]
 
 
 _USER, _STATUS = operator.attrgetter("user"), operator.attrgetter("status")

@@ -134,7 +134,7 @@ def _split(batch: Batch, count: int) -> tuple[Batch, Batch | None]:
     if count >= len(batch.entries):
         return batch, None
     first, rest = batch.entries[:count], batch.entries[count:]
-    events = sum(len(entry.run.events) for entry in first)
+    events = sum(entry.run.count for entry in first)
     weight = batch.weight_bytes * events // max(1, batch.events)
     seam = rest[0].before
     return (

@@ -58,7 +58,7 @@ class Wanted:
         if not self.bounds.hold(entry.run):
             return ()
         if self.filter.everything:
-            return range(len(entry.run.events))
+            return range(entry.run.count)
         if self.stream is ORDERS:
             return self.filter.select(entry.run)
         return routed(entry.run, self.filter.coins, self.filter.dexes, self.filter.users)
@@ -114,10 +114,10 @@ class _Lines:
 
     def _choose(self, entry: Entry, lines: list[bytes], chosen: Sequence[int], carried: int) -> list[bytes]:
         if self.wanted.filter.everything:
-            repeat = entry.repeated and not entry.run.events
+            repeat = entry.repeated and not entry.run.count
             return lines if self.wanted.bounds.hold(entry.run) and not repeat else []
         if len(lines) > 1:
-            return _holding(lines, len(entry.run.events), chosen, first_line=carried > 0)
+            return _holding(lines, entry.run.count, chosen, first_line=carried > 0)
         return lines if chosen or carried else []
 
 
@@ -142,17 +142,18 @@ class _Flat:
             b"null" if plain else msgspec.json.encode(run.time),
         )
         if plain:
-            fronts = [front + b'null,"index":'] * len(run.events)
+            fronts = [front + b'null,"index":'] * run.count
         elif len(lines) <= 1:  # of a line that makes several runs, the first ones have none
-            fronts = [front + msgspec.json.encode(run.written) + b',"index":'] * len(run.events)
+            fronts = [front + msgspec.json.encode(run.written) + b',"index":'] * run.count
         else:
             fronts = []
             for envelope in map(_ENVELOPE.decode, lines):
                 own = front + msgspec.json.encode(envelope.local_time) + b',"index":'
                 fronts += [own] * len(envelope.events)
-            del fronts[: len(fronts) - len(run.events)]  # in a run before this one, or repeats
+            del fronts[: len(fronts) - run.count]  # in a run before this one, or repeats
+        events = run.events
         return b"".join(
-            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, run.events[number]) for number in chosen
+            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, events[number]) for number in chosen
         )
 
 
