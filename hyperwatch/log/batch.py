@@ -263,4 +263,4 @@ class _Assembly:
 
 def _nothing(stream: Stream, span: Span, repeats: Repeats) -> Run:
     """A run without events, for gaps at the end of a span."""
-    return Run(stream, repeats.block, repeats.time, ms_of(repeats.time), "", False, [], 0, 0, 0, span.end, 0)
+    return Run(stream, repeats.block, repeats.time, ms_of(repeats.time), "", False, 0, 0, 0, span.end, 0)

@@ -14,8 +14,8 @@ from hyperwatch.log.judge import Judge
 
 __all__ = ["Books"]
 
-# Of batches that wait to be counted: beyond it they are, whoever waits. The largest blocks are half of it, and the ring keeps
-# as much anyway.
+# Of batches that wait to be counted: beyond it the first is, whoever waits. The largest blocks are half of it, and the ring
+# keeps as much anyway.
 _OPEN_BYTES = 32 * 1024 * 1024
 
 

@@ -198,18 +198,17 @@ class Decoder:
             time_ms=group.time_ms,
             written=group.written,
             fresh=self._layout is Layout.BY_BLOCK,
-            texts=group.texts,
             count=len(group.events),
             size_bytes=group.length,
             skipped=0,
             end=self._offset,
             taken=0,
             routes=group.routes,
+            texts=group.texts,
             views=group.events,
         )
         for part in split(run, self._skip, begin):
-            if not self._keyed:
-                part.let_go()  # here they are in the cache, and so is what takes their place
+            part.slim(keyed=self._keyed)  # now: what is let go of is in the cache, and what takes its place will be
             self.runs.append(part)
         self._skip = 0
         self._torn = False

@@ -29,7 +29,7 @@ RUN_BYTES = 960 * 1024
 _TOGETHER = 128  # events, 60 KB, whose keys take 0.1 ms: more would leave the cache before they are there
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Run:
     """Consecutive events of one block (in the plain layout: of one event time), as far as they were read together.
 
@@ -46,9 +46,6 @@ class Run:
     """The node's local time of the last line, "" in the plain layout."""
     fresh: bool
     """Whether its first event is known to be the block's first: so at every by-block line, never elsewhere."""
-    texts: list[bytes]
-    """Its events as the node wrote them, with commas between, at most _TOGETHER in each. None for a block without events, which
-    only the by-block layout writes."""
     count: int
     """How many events it has."""
     size_bytes: int
@@ -59,15 +56,24 @@ class Run:
     """Offset in the file of the first line that is not wholly in this run."""
     taken: int
     """How many events of that line are in this run or before it."""
-    routes: Routes = attrs.field(factory=Routes, repr=False, eq=False)
+    routes: Routes = attrs.field(factory=Routes, repr=False)
     """Of its first texts, as many as have been looked at."""
-    _views: list[Raw] | None = attrs.field(default=None, repr=False, eq=False)
-    """Its events one by one, where they are at hand."""
-    _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False, eq=False)
+    _texts: list[bytes] | None = attrs.field(default=None, repr=False)
+    _views: list[Raw] | None = attrs.field(default=None, repr=False)
+    """Its events together and one by one. One of the two is at hand, the other is made of it."""
+    _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False)
+
+    @property
+    def texts(self) -> list[bytes]:
+        """Its events as the node wrote them, with commas between, at most _TOGETHER in each.
+
+        There are none for a block without events, which only the by-block layout writes.
+        """
+        return texts_of(self._views or ()) if self._texts is None else self._texts
 
     @property
     def events(self) -> list[Raw]:
-        """Its events one by one: looked for once, where they are not at hand."""
+        """The same one by one: looked for once, where they are not at hand."""
         if self._views is None:
             self._views = [event for text in self.texts for event in views_of(text)]
         return self._views
@@ -120,15 +126,17 @@ class Run:
 
     def read_keys(self) -> Iterator[None]:
         """Reads what is not known yet, a tenth of a millisecond between two steps: for who lets others run meanwhile."""
-        while self.routes.texts < len(self.texts):
-            self.routes.add(routes_of(self.stream, self.texts[self.routes.texts]))
+        texts = self.texts if len(self.routes.keys) < self.count else ()
+        for text in texts[self.routes.texts :]:
+            self.routes.add(routes_of(self.stream, text))
             yield
 
     def add(self, texts: list[bytes], events: list[Raw], routes: Routes) -> None:
         """Events that follow: to a run of which nobody knows yet."""
-        self.texts += texts
         self.count += len(events)
         self.routes.add(routes)
+        if self._texts is not None:
+            self._texts += texts
         if self._views is not None:
             self._views += events
 
@@ -136,27 +144,29 @@ class Run:
         """Some of its events, with the same place in the file."""
         views = self.events[start:stop]
         texts = texts_of(views)
-        known = self.routes.texts == len(self.texts)
+        known = len(self.routes.keys) == self.count
         routes = self.routes.part(start, stop, len(texts)) if known else Routes()
         return attrs.evolve(self, texts=texts, count=stop - start, size_bytes=size_bytes, routes=routes, views=views)
 
-    def let_go(self) -> None:
-        """Lets go of its events one by one."""
-        self._views = None
+    def slim(self, *, keyed: bool) -> None:
+        """Lets go of one of two forms: who looks at what events are routed by chooses among them, who does not takes them all."""
+        if keyed and self._views is not None:
+            self._texts = None
+        else:
+            self._texts, self._views = self.texts, None
 
     def settle(self, *, keyed: bool) -> None:
-        """Lets go of its events one by one, and of what they are routed by where it was not `keyed` for anybody.
+        """Lets go of what its events are routed by, where nobody is likely to ask: half a kilobyte each.
 
-        What is left are bytes, and how many events each coin has. The rest, half a kilobyte an event, is looked up again for
-        who asks: few do once a run has been delivered.
+        How many events each coin has is kept. Everything else is looked up again for who does ask.
         """
-        self.let_go()
         self._coin_counts = self.coin_counts
+        self.slim(keyed=keyed)
         if not keyed:
             self.routes = Routes()
 
     def _look_at_all(self) -> None:
-        if self.routes.texts < len(self.texts):
+        if len(self.routes.keys) < self.count:
             for _ in self.read_keys():
                 pass
 
