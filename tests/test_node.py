@@ -185,6 +185,17 @@ def test_keys_are_those_of_the_events_however_far_they_were_read(
     assert part.unrouted == [number for number, key in enumerate(run.keys[start:stop]) if key is ORDERS.nothing]
 
 
+def test_keys_that_others_read_meanwhile_are_not_read_twice() -> None:
+    (run,) = decoded(Layout.BY_BLOCK, line(7, [event(number, coin=f"C{number}") for number in range(300)])).runs
+    steps = run.read_keys()
+    next(steps)
+    whole = [*run.keys]
+
+    assert [*steps] == []
+    assert run.keys == whole
+    assert len(whole) == 300
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 @given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3), odd=st.sets(st.integers(0, 599)))
 def test_a_run_that_has_settled_says_the_same_as_before(keyed: bool, sizes: list[int], odd: set[int]) -> None:

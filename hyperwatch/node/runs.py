@@ -126,9 +126,13 @@ class Run:
 
     def read_keys(self) -> Iterator[None]:
         """Reads what is not known yet, a tenth of a millisecond between two steps: for who lets others run meanwhile."""
-        texts = self.texts if len(self.routes.keys) < self.count else ()
-        for text in texts[self.routes.texts :]:
-            self.routes.add(routes_of(self.stream, text))
+        if len(self.routes.keys) == self.count:
+            return
+        texts = self.texts
+        while self.routes.texts < len(
+            texts
+        ):  # of those who read at the same time, each goes on where another has come to
+            self.routes.add(routes_of(self.stream, texts[self.routes.texts]))
             yield
 
     def add(self, texts: list[bytes], events: list[Raw], routes: Routes) -> None:
