@@ -78,7 +78,7 @@ def run_of(events: Iterable[bytes]) -> Run:
     assert not decoder.damage
     whole = decoder.runs[0]
     for run in decoder.runs[1:]:  # of a long line
-        whole.add(run.texts, run.events, run.routes)
+        whole.add(run.events, run.routes)
     return whole
 
 

@@ -82,7 +82,8 @@ def span(layout: Layout) -> Span:
 
 def decoded(layout: Layout, stream: Stream = ORDERS, *, keyed: bool = False) -> Callable[[], Decoded]:
     whole = span(layout)
-    return lambda: decode(stream, layout, whole, (0, len(whole.data)), lambda: None, keyed=keyed)
+    cut = 0, len(whole.data)
+    return lambda: decode(stream, layout, whole, cut, lambda: None, keyed=keyed, together=not keyed)
 
 
 def assembled(layout: Layout = Layout.STREAMING) -> Callable[[], Batch]:

@@ -359,10 +359,10 @@ async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch
     decode = sys.modules["hyperwatch.log.workers"].decode
 
     def recording(
-        stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, *, keyed: bool
+        stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, **how: bool
     ) -> object:
         cuts.append(cut)
-        return decode(stream, layout, span, cut, pause, keyed=keyed)
+        return decode(stream, layout, span, cut, pause, **how)
 
     monkeypatch.setattr("hyperwatch.log.workers.decode", recording)
     rig.layout = Layout.PLAIN

@@ -341,7 +341,7 @@ async def test_counters_go_on_when_the_node_writes_another_layout(
 
 def test_a_repeat_that_was_under_way_at_the_start_is_no_restart() -> None:
     def run(block: int) -> Run:
-        return Run(ORDERS, block, TIME, 0, "", True, 1, 1, 0, 1, 0, texts=[event(1)])
+        return Run(ORDERS, block, TIME, 0, "", True, 1, 1, 0, 1, 0, views=[event(1)])
 
     begun = Repeats(Cursor("x", block=20, time=TIME, count=1), {"9": Passage(10, 1, repeating=True)})
     begun.judge("9", run(11))

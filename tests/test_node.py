@@ -196,6 +196,20 @@ def test_keys_that_others_read_meanwhile_are_not_read_twice() -> None:
     assert len(whole) == 300
 
 
+@pytest.mark.parametrize("layout", list(Layout))
+@given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3))
+def test_events_that_were_put_together_are_the_same_ones(layout: Layout, sizes: list[int]) -> None:
+    blocks = [[event(number) for number in range(size)] for size in sizes]
+    data = lines_of(layout, [*enumerate(blocks, 7)])
+    apart, together = (Decoder(ORDERS, layout, 0, together=each) for each in (False, True))
+    apart.feed(data)
+    together.feed(data)
+
+    assert [bytes(raw) for run in together.runs for raw in run.events] == [raw for events in blocks for raw in events]
+    assert [run.texts for run in together.runs] == [run.texts for run in apart.runs]
+    assert [run.keys for run in together.runs] == [run.keys for run in apart.runs]
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 @given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3), odd=st.sets(st.integers(0, 599)))
 def test_a_run_that_has_settled_says_the_same_as_before(keyed: bool, sizes: list[int], odd: set[int]) -> None:

@@ -624,7 +624,7 @@ async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(r
         workers=4, deadline_s=1, changes=None, courtesy=Courtesy(lambda: 0), records=Records(None), throttle=Throttle(),
     )  # fmt: skip
     feed = await Feed(main, Server({}), {}, Throttle(), Courtesy(lambda: 0)).with_others(config, Records(None), {})
-    sizes = [(pipeline.ring._max_bytes, pipeline.head.workers.limiter.total_tokens) for pipeline in feed.pipelines]
+    sizes = [(pipeline.ring.max_bytes, pipeline.head.workers.limiter.total_tokens) for pipeline in feed.pipelines]
     assert sizes == [(8 * 2**20, 4), (2 * 2**20, 1), (2 * 2**20, 1)]
 
 

@@ -113,7 +113,7 @@ class Events:
         if too_large(entry):
             return (_too_large(self.stream, entry),)
         # Into them goes what stands around them: so that all of it is copied once.
-        parts: list[Raw] = [*run.texts] if len(chosen) == run.count else [*map(run.events.__getitem__, chosen)]
+        parts: list[Raw] = [*run.pieces] if len(chosen) == run.count else [*map(run.events.__getitem__, chosen)]
         parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), _places(entry, chosen), parts[0])
         parts[-1] = b"%b]}}" % parts[-1]
         return (Message(self.channel, b",".join(parts)),)

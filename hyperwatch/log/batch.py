@@ -20,7 +20,7 @@ from hyperwatch.node.trades import Paired
 __all__ = ["Batch", "Decoded", "Decoding", "Entry", "Span", "assemble", "decode"]
 
 _ENTRY_BYTES = 1500  # of an entry without any, with its cursors
-_EVENT_BYTES = 600  # what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
+_EVENT_BYTES = 600  # at most: what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
 
 
 @attrs.frozen
@@ -119,7 +119,14 @@ class Batch:
 
 
 def decode(
-    stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], pause: Callable[[], None], *, keyed: bool = False
+    stream: Stream,
+    layout: Layout,
+    span: Span,
+    cut: tuple[int, int],
+    pause: Callable[[], None],
+    *,
+    keyed: bool = False,
+    together: bool = False,
 ) -> Decoded:
     """Decodes one chunk of a span, calling `pause` between pieces: there a worker may be cancelled and lets others run.
 
@@ -130,8 +137,9 @@ def decode(
         cut: start and end of the chunk in the span's data.
         pause: may raise to end the work.
         keyed: whether what events are routed by will be asked for.
+        together: whether events will be asked for all at once, not one by one.
     """
-    work = Decoding(stream, layout, span, cut, keyed=keyed)
+    work = Decoding(stream, layout, span, cut, keyed=keyed, together=together)
     for _ in work:
         pause()
     return work.result
@@ -140,11 +148,14 @@ def decode(
 class Decoding:
     """The same by steps, a piece each: iterate over it, then take its result."""
 
-    def __init__(self, stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], *, keyed: bool) -> None:
+    def __init__(
+        self, stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], *, keyed: bool, together: bool
+    ) -> None:
         start, end = cut
         self._data = span.data
         self._pieces = pieces(span.data, start, end)
-        self._decoder = Decoder(stream, layout, span.offset + start, 0 if start else span.skip, keyed=keyed)
+        skip = 0 if start else span.skip
+        self._decoder = Decoder(stream, layout, span.offset + start, skip, keyed=keyed, together=together)
 
     def __iter__(self) -> Iterator[None]:
         for start, end in self._pieces:

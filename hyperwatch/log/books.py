@@ -14,10 +14,6 @@ from hyperwatch.log.judge import Judge
 
 __all__ = ["Books"]
 
-# Of batches that wait to be counted: beyond it the first is, whoever waits. The largest blocks are half of it, and the ring
-# keeps as much anyway.
-_OPEN_BYTES = 32 * 1024 * 1024
-
 
 class _Delivered(NamedTuple):
     """A batch that has been."""
@@ -33,12 +29,14 @@ class Books:
     Args:
         counters: are kept.
         judge: is shown the events.
-        busy: whether anyone waits.
+        open_bytes: of batches that wait to be counted: beyond it the first one is, whoever waits.
+        busy: whether anyone does.
     """
 
-    def __init__(self, counters: Counters, judge: Judge, busy: Callable[[], bool]) -> None:
+    def __init__(self, counters: Counters, judge: Judge, open_bytes: int, busy: Callable[[], bool]) -> None:
         self._counters = counters
         self._judge = judge
+        self._bound_bytes = open_bytes
         self._busy = busy
         self._open: deque[_Delivered] = deque()
         self._open_bytes = 0
@@ -49,7 +47,7 @@ class Books:
         self._open_bytes += size_bytes
 
     async def keep(self, *, close: bool = False) -> None:
-        """Counts as long as nobody waits, or more than _OPEN_BYTES are open; all of them before the end.
+        """Counts as long as nobody waits, or more is open than may be; all of them before the end.
 
         Raises:
             FormatChangedError: where half of the events are of an unknown kind.
@@ -69,4 +67,4 @@ class Books:
                 entry.run.settle(keyed=keyed)
 
     def _must_wait(self) -> bool:
-        return self._busy() and self._open_bytes <= _OPEN_BYTES
+        return self._busy() and self._open_bytes <= self._bound_bytes

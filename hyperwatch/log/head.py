@@ -6,7 +6,7 @@
       slots   a channel of 1, in file order                     | two batches are decoded at once
     workers   threads under one limiter, a chunk each           | about twice the two batches' bytes
     collector waits for each slot in turn, gives places, fills the ring, delivers
-      books   counts what was delivered, when nothing waits     | 32 MiB, which the ring may hold too
+      books   counts what was delivered, when nothing waits     | half of what the ring may weigh, and in it
 
 A slow stage makes the tail read later: the file is the buffer. So memory does not depend on the backlog.
 """
@@ -96,7 +96,7 @@ class Head:
         pause: called by workers between pieces.
         gate: asked before the ring is filled, about every batch. None: everything passes at once.
         keyed: asked about every batch as it is taken: whether what its events are routed by is asked for at once. If not, it is
-            read once the batch has been delivered.
+            read once the batch has been delivered, and let go of when it has been counted.
         complete: adds to every batch what its events say together, before anyone sees it.
         found: awaited with every batch before it is delivered, for what it lacks.
         stuck: called with a description of a thread that has not reacted to its cancellation; ends the process.
@@ -140,7 +140,8 @@ class Head:
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()  # at the gate
         self.counters = counters or Counters()
-        self._books = Books(self.counters, self._judge, lambda: self.pending_bytes > 0)
+        # The ring weighs an event's objects as much again as its bytes: what is open is in it anyway.
+        self._books = Books(self.counters, self._judge, ring.max_bytes // 2, lambda: self.pending_bytes > 0)
         self.workers = Workers(
             log.stream, log.layout, workers, deadline_s=deadline_s, pause=pause, stuck=stuck, counters=self.counters
         )

@@ -132,7 +132,7 @@ class Past:
         return reader.start, reader.gap
 
     def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
-        reader = Reader(self.log, cursor, keyed=keyed)
+        reader = Reader(self.log, cursor, keyed=keyed, together=not keyed)
         if reader.gap is not None:
             self._note(reader.gap)
         return reader

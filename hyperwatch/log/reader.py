@@ -23,6 +23,7 @@ class Reader:
         log: the files.
         wish: where to begin. Where its files are not what they were, reading begins at its block.
         keyed: whether what events are routed by will be asked for.
+        together: whether events will be asked for all at once, not one by one.
 
     Raises:
         CursorError: where it is a cursor of another stream.
@@ -30,10 +31,11 @@ class Reader:
         DataError: where a directory cannot be read.
     """
 
-    def __init__(self, log: Log, wish: Cursor, *, keyed: bool = False) -> None:
+    def __init__(self, log: Log, wish: Cursor, *, keyed: bool = False, together: bool = False) -> None:
         start = begin(log, wish)
         self._log = log
         self._keyed = keyed
+        self._together = together
         self.start = start.cursor
         """The wish, in the words of this log's files."""
         self._directory = start.cursor.directory
@@ -80,7 +82,8 @@ class Reader:
 
     def decoding(self, span: Span) -> Decoding:
         """The second half by steps; `assemble` follows."""
-        return Decoding(self._log.stream, self._log.layout, span, (0, len(span.data)), keyed=self._keyed)
+        cut = 0, len(span.data)
+        return Decoding(self._log.stream, self._log.layout, span, cut, keyed=self._keyed, together=self._together)
 
     def assemble(self, span: Span, decoded: Decoded) -> Batch:
         """What a span came to, in its places."""

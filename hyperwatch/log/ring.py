@@ -23,7 +23,7 @@ class Ring:
     """
 
     def __init__(self, start: Cursor, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._batches: list[Batch] = []
         self._serials: list[int] = []  # of each batch's first entry
         self.weight_bytes = 0
@@ -58,7 +58,7 @@ class Ring:
         self.end = batch.after
         self.weight_bytes += batch.weight_bytes
         drop = 0
-        while self.weight_bytes > self._max_bytes and drop < len(self._batches) - 1:
+        while self.weight_bytes > self.max_bytes and drop < len(self._batches) - 1:
             self.weight_bytes -= self._batches[drop].weight_bytes
             drop += 1
         dropped = self._batches[:drop]

@@ -123,7 +123,8 @@ class Workers:
     async def _decode_here(self, job: Job) -> list[Decoded]:
         """Decodes a small batch on the event loop."""
         began_s = trio.current_time()
-        work = Decoding(self._stream, self._layout, job.span, (0, len(job.span.data)), keyed=job.keyed)
+        cut = 0, len(job.span.data)
+        work = Decoding(self._stream, self._layout, job.span, cut, keyed=job.keyed, together=not job.keyed)
         found = [await decoded_here(work)]
         self._say_done(job, 0, found, began_s)
         return found
@@ -145,7 +146,10 @@ class Workers:
             self._busy[ticket] = job, trio.current_time()
             try:
                 with trio.move_on_after(self._deadline_s) as scope:
-                    work = partial(decode, self._stream, self._layout, job.span, cut, self.pause, keyed=job.keyed)
+                    work = partial(
+                        decode, self._stream, self._layout, job.span, cut, self.pause,
+                        keyed=job.keyed, together=not job.keyed,
+                    )  # fmt: skip
                     results[number] = await trio.to_thread.run_sync(work, limiter=self._threads)
             finally:
                 del self._busy[ticket]

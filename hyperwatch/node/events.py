@@ -28,7 +28,6 @@ class _Group(NamedTuple):
     time_ms: int | None
     written: str
     events: list[Raw]
-    texts: list[bytes]
     routes: Routes
     length: int
     lines: int
@@ -47,6 +46,7 @@ class Decoder:
         skip: how many events of its first line were taken before.
         keyed: whether what events are routed by will be asked for: to read it piece by piece costs least. Plain lines are
             told apart by it, and a line without it is damaged; an event of another layout is not.
+        together: whether events will be asked for all at once, not one by one: they are put together while they are in the cache.
 
     Attributes:
         runs: the events read so far.
@@ -54,9 +54,12 @@ class Decoder:
         lines: how many lines were seen, damaged ones too.
     """
 
-    def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0, *, keyed: bool = False) -> None:
+    def __init__(
+        self, stream: Stream, layout: Layout, offset: int, skip: int = 0, *, keyed: bool = False, together: bool = False
+    ) -> None:
         self._stream = stream
         self._keyed = keyed
+        self._together = together
         self._layout = layout
         self._opening = stream.opening if layout is Layout.PLAIN else OPENING
         self._offset = offset
@@ -144,11 +147,10 @@ class Decoder:
     def _of_one_block(self, envelopes: list[Envelope], length: int) -> _Group:
         first, lines = envelopes[0], len(envelopes)
         events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
-        texts = texts_of(events)
         time, written = first.block_time, envelopes[-1].local_time
-        return _Group(first.block_number, time, ms_of(time), written, events, texts, self._routes(texts), length, lines)
+        return _Group(first.block_number, time, ms_of(time), written, events, self._routes(events), length, lines)
 
-    def _routes(self, texts: list[bytes]) -> Routes:
+    def _routes(self, events: list[Raw]) -> Routes:
         """What events are routed by, where it is asked for.
 
         Parsed twice: keys come from the events alone, as one array, which takes half of what one after the other does. One pass
@@ -156,7 +158,7 @@ class Decoder:
         """
         routes = Routes()
         if self._keyed:
-            for text in texts:
+            for text in texts_of(events):
                 routes.add(routes_of(self._stream, text))
         return routes
 
@@ -169,9 +171,8 @@ class Decoder:
             stop = start + len([*same])
             events: list[Raw] = [*lines[start:stop]]
             length = sum(map(len, lines[start:stop])) + len(events)
-            texts = texts_of(events)
-            routes = Routes(keys[start:stop], texts=len(texts))
-            groups.append(_Group(None, when, ms_of(when), "", events, texts, routes, length, len(events)))
+            routes = Routes(keys[start:stop])
+            groups.append(_Group(None, when, ms_of(when), "", events, routes, length, len(events)))
             start = stop
         return groups
 
@@ -186,7 +187,7 @@ class Decoder:
             and last.time == group.time
             and last.size_bytes + group.length <= RUN_BYTES
         ):
-            last.add(group.texts, group.events, group.routes)
+            last.add(group.events, group.routes)
             last.size_bytes += group.length
             last.written = group.written
             last.end = self._offset
@@ -204,11 +205,11 @@ class Decoder:
             end=self._offset,
             taken=0,
             routes=group.routes,
-            texts=group.texts,
             views=group.events,
         )
         for part in split(run, self._skip, begin):
-            part.slim(keyed=self._keyed)  # now: what is let go of is in the cache, and what takes its place will be
+            if self._together:
+                part.put_together()
             self.runs.append(part)
         self._skip = 0
         self._torn = False

@@ -23,7 +23,7 @@ class Routes:
     unrouted: list[int] = attrs.Factory(list)
     """The positions of those that cannot be routed; their keys are the stream's `nothing`."""
     texts: int = 0
-    """How many texts these events were read from."""
+    """How many texts they were read from: where to go on, as long as there are more."""
 
     def add(self, more: Routes) -> None:
         """Those of the events that follow."""
@@ -32,10 +32,11 @@ class Routes:
         self.keys += more.keys
         self.texts += more.texts
 
-    def part(self, start: int, stop: int, texts: int) -> Routes:
-        """Those of some of the events, which make so many texts."""
-        unrouted = [position - start for position in self.unrouted if start <= position < stop]
-        return Routes(self.keys[start:stop], unrouted, texts)
+    def part(self, start: int, stop: int) -> Routes:
+        """Those of some of the events."""
+        return Routes(
+            self.keys[start:stop], [position - start for position in self.unrouted if start <= position < stop]
+        )
 
 
 def routes_of(stream: Stream, text: bytes) -> Routes:

@@ -20,7 +20,7 @@ from hyperwatch.node.times import ms_of
 __all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split", "texts_of"]
 
 Raw = msgspec.Raw | bytes
-"""An event as the node wrote it: a view into the batch's bytes, or the line itself in the plain layout."""
+"""An event as the node wrote it: a view into bytes with others, or the line itself in the plain layout."""
 
 # A message is made of one run and must stay under 1 MiB, every client library's limit. Most blocks are smaller, and a block
 # that is one run is one message for every filter.
@@ -58,9 +58,9 @@ class Run:
     """How many events of that line are in this run or before it."""
     routes: Routes = attrs.field(factory=Routes, repr=False)
     """Of its first texts, as many as have been looked at."""
-    _texts: list[bytes] | None = attrs.field(default=None, repr=False)
     _views: list[Raw] | None = attrs.field(default=None, repr=False)
-    """Its events together and one by one. One of the two is at hand, the other is made of it."""
+    _texts: list[bytes] | None = attrs.field(default=None, init=False, repr=False)
+    """Its events one by one and together. One of the two is at hand, the other is made of it."""
     _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False)
 
     @property
@@ -70,6 +70,11 @@ class Run:
         There are none for a block without events, which only the by-block layout writes.
         """
         return texts_of(self._views or ()) if self._texts is None else self._texts
+
+    @property
+    def pieces(self) -> Sequence[Raw]:
+        """The same in whatever pieces are at hand: with commas between, they are all of its events."""
+        return (self._views or ()) if self._texts is None else self._texts
 
     @property
     def events(self) -> list[Raw]:
@@ -129,44 +134,38 @@ class Run:
         if len(self.routes.keys) == self.count:
             return
         texts = self.texts
-        while self.routes.texts < len(
-            texts
-        ):  # of those who read at the same time, each goes on where another has come to
+        # Of those who read at the same time, each goes on where another has come to.
+        while self.routes.texts < len(texts):
             self.routes.add(routes_of(self.stream, texts[self.routes.texts]))
             yield
 
-    def add(self, texts: list[bytes], events: list[Raw], routes: Routes) -> None:
+    def add(self, events: list[Raw], routes: Routes) -> None:
         """Events that follow: to a run of which nobody knows yet."""
         self.count += len(events)
         self.routes.add(routes)
         if self._texts is not None:
-            self._texts += texts
+            self._texts += texts_of(events)
         if self._views is not None:
             self._views += events
 
     def part(self, start: int, stop: int, size_bytes: int) -> Run:
         """Some of its events, with the same place in the file."""
         views = self.events[start:stop]
-        texts = texts_of(views)
-        known = len(self.routes.keys) == self.count
-        routes = self.routes.part(start, stop, len(texts)) if known else Routes()
-        return attrs.evolve(self, texts=texts, count=stop - start, size_bytes=size_bytes, routes=routes, views=views)
+        routes = self.routes.part(start, stop) if len(self.routes.keys) == self.count else Routes()
+        return attrs.evolve(self, count=stop - start, size_bytes=size_bytes, routes=routes, views=views)
 
-    def slim(self, *, keyed: bool) -> None:
-        """Lets go of one of two forms: who looks at what events are routed by chooses among them, who does not takes them all."""
-        if keyed and self._views is not None:
-            self._texts = None
-        else:
-            self._texts, self._views = self.texts, None
+    def put_together(self) -> None:
+        """From now on its events are at hand together, not one by one."""
+        self._texts, self._views = self.texts, None
 
     def settle(self, *, keyed: bool) -> None:
-        """Lets go of what its events are routed by, where nobody is likely to ask: half a kilobyte each.
+        """Lets go of everything but its bytes and how many events each coin has, half a kilobyte an event.
 
-        How many events each coin has is kept. Everything else is looked up again for who does ask.
+        The rest is looked up again for who asks. So it stays where it was `keyed` for somebody: others are likely to.
         """
         self._coin_counts = self.coin_counts
-        self.slim(keyed=keyed)
         if not keyed:
+            self.put_together()
             self.routes = Routes()
 
     def _look_at_all(self) -> None:
