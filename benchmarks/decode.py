@@ -12,7 +12,7 @@ from benchmarks.book import OURS
 from benchmarks.node import Backlog, recorded, simulated
 from benchmarks.processes import started
 from benchmarks.run import Run
-from hyperwatch.node.events import Decoder
+from hyperwatch.node.events import Decoder, Need
 from hyperwatch.node.lines import BATCH_BYTES, pieces
 from hyperwatch.node.streams import ORDERS, Layout
 
@@ -50,7 +50,7 @@ def turn(data: bytes, layout: Layout) -> dict[str, float]:
     count = start = 0
     while start < len(data):
         end = len(data) if len(data) - start <= BATCH_BYTES else data.index(b"\n", start + BATCH_BYTES) + 1
-        decoder = Decoder(ORDERS, layout, start, together=True)
+        decoder = Decoder(ORDERS, layout, start, need=Need.TOGETHER)
         for first, last in pieces(data, start, end):
             decoder.feed(data[first:last])
         count += sum(each.count for each in decoder.runs)

@@ -32,6 +32,7 @@ from hyperwatch.log.batch import Batch, Decoded, Entry, Span, assemble, decode
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.ring import Ring
+from hyperwatch.node.events import Need
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 from hyperwatch.simulate.market import Market
 from hyperwatch.simulate.shapes import COINS
@@ -80,14 +81,14 @@ def span(layout: Layout) -> Span:
     return Span("20260505/17", "head", 0, data, (FilePlace("20260505/17", 0, 0, "head"),), 0, 0, False, False, 0)
 
 
-def decoded(layout: Layout, stream: Stream = ORDERS, *, keyed: bool = False) -> Callable[[], Decoded]:
+def decoded(layout: Layout, stream: Stream = ORDERS, need: Need = Need.TOGETHER) -> Callable[[], Decoded]:
     whole = span(layout)
     cut = 0, len(whole.data)
-    return lambda: decode(stream, layout, whole, cut, lambda: None, keyed=keyed, together=not keyed)
+    return lambda: decode(stream, layout, whole, cut, lambda: None, need=need)
 
 
 def assembled(layout: Layout = Layout.STREAMING) -> Callable[[], Batch]:
-    chunk, whole = decoded(layout, keyed=True)(), span(layout)
+    chunk, whole = decoded(layout, need=Need.ROUTED)(), span(layout)
     start = Cursor(ORDERS.directory(layout), whole.places)
     return lambda: assemble(ORDERS, start.directory, whole, [chunk], Repeats(start))
 
@@ -149,8 +150,9 @@ PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "decode plain": lambda: decoded(Layout.PLAIN),
     "decode by-block": lambda: decoded(Layout.BY_BLOCK),
     "decode streaming": lambda: decoded(Layout.STREAMING),
-    "decode by-block with keys": lambda: decoded(Layout.BY_BLOCK, keyed=True),
-    "decode streaming with keys": lambda: decoded(Layout.STREAMING, keyed=True),
+    "decode by-block with keys": lambda: decoded(Layout.BY_BLOCK, need=Need.ROUTED),
+    "decode streaming with keys": lambda: decoded(Layout.STREAMING, need=Need.ROUTED),
+    "decode streaming with keys, few wanted": lambda: decoded(Layout.STREAMING, need=Need.FEW),
     "assemble": assembled,
     "messages of everything": lambda: messages(OrderFilter()),
     "messages of one coin": lambda: messages(OrderFilter.of(coins=["BTC"])),
@@ -225,7 +227,7 @@ def test_an_object_more_for_every_event_is_found(layout: Layout) -> None:
         def decode(events: bytes) -> Any:  # noqa: ANN401  what a decoder of keys must not return
             return [(keys, object()) for keys in ORDERS.many.decode(events)]
 
-    now = cost_of(decoded(layout, attrs.evolve(ORDERS, many=cast("Any", KeysAndAnother)), keyed=True))
+    now = cost_of(decoded(layout, attrs.evolve(ORDERS, many=cast("Any", KeysAndAnother)), Need.ROUTED))
 
     assert "blocks" in too_much(now, STORED[f"decode {layout.label} with keys"])
 

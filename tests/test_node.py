@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.node.events import Decoder
+from hyperwatch.node.events import Decoder, Need
 from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.lines import chunks, first_lines, pieces
 from hyperwatch.node.runs import RUN_BYTES
@@ -152,12 +152,12 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
     assert decoder.lines == 3
 
 
-@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("need", Need)
 @pytest.mark.parametrize(
     "odd", [b'{"user":"0x"}', b"5", b'"\x7f"', b"null", b'{"user":"0x","status":"open","order":[]}']
 )
-def test_an_event_that_cannot_be_routed_is_an_event_all_the_same(odd: bytes, *, keyed: bool) -> None:
-    decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0, keyed=keyed)
+def test_an_event_that_cannot_be_routed_is_an_event_all_the_same(odd: bytes, need: Need) -> None:
+    decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0, need=need)
     decoder.feed(line(7, [event(1), odd, event(2)]))
 
     (run,) = decoder.runs
@@ -201,13 +201,50 @@ def test_keys_that_others_read_meanwhile_are_not_read_twice() -> None:
 def test_events_that_were_put_together_are_the_same_ones(layout: Layout, sizes: list[int]) -> None:
     blocks = [[event(number) for number in range(size)] for size in sizes]
     data = lines_of(layout, [*enumerate(blocks, 7)])
-    apart, together = (Decoder(ORDERS, layout, 0, together=each) for each in (False, True))
+    apart, together = (Decoder(ORDERS, layout, 0, need=each) for each in (Need.EACH, Need.TOGETHER))
     apart.feed(data)
     together.feed(data)
 
     assert [bytes(raw) for run in together.runs for raw in run.events] == [raw for events in blocks for raw in events]
     assert [run.texts for run in together.runs] == [run.texts for run in apart.runs]
     assert [run.keys for run in together.runs] == [run.keys for run in apart.runs]
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@given(
+    blocks=st.lists(st.tuples(st.integers(7, 8), st.integers(1, 9)), min_size=1, max_size=9),
+    size_bytes=st.integers(500, 4_000),
+    wanted=st.lists(st.sets(st.integers(0, 80)), min_size=1, max_size=3),
+)
+def test_events_that_were_left_in_their_lines_are_the_same_ones(
+    layout: Layout, blocks: list[tuple[int, int]], size_bytes: int, wanted: list[set[int]]
+) -> None:
+    numbers = itertools.count()
+    data = lines_of(layout, [(block, [event(next(numbers)) for _ in range(size)]) for block, size in sorted(blocks)])
+    each, few = (Decoder(ORDERS, layout, 0, need=need) for need in (Need.EACH, Need.FEW))
+    for start, end in pieces(data, 0, len(data), size_bytes):
+        each.feed(data[start:end])
+        few.feed(data[start:end])
+
+    for cut, uncut in zip(each.runs, few.runs, strict=True):
+        assert uncut.keys == cut.keys
+        for some in wanted:
+            positions = sorted(position for position in some if position < cut.count)
+            assert [*map(bytes, uncut.some(positions))] == [bytes(cut.events[position]) for position in positions]
+        assert [*map(bytes, uncut.events)] == [*map(bytes, cut.events)]
+        assert (uncut.block, uncut.time, uncut.written, uncut.count) == (cut.block, cut.time, cut.written, cut.count)
+        assert (uncut.size_bytes, uncut.end) == (cut.size_bytes, cut.end)
+
+
+def test_what_few_want_is_cut_out_alone_and_what_many_want_at_once() -> None:
+    decoder = Decoder(ORDERS, Layout.STREAMING, 0, need=Need.FEW)
+    decoder.feed(lines_of(Layout.STREAMING, [(7, [event(number) for number in range(100)])]))
+    (run,) = decoder.runs
+
+    alone = run.some([5])[0]
+    assert run.some([5])[0] is not alone
+    run.some(range(30))
+    assert run.some([5])[0] is run.events[5]
 
 
 @pytest.mark.parametrize("keyed", [True, False])
@@ -255,10 +292,11 @@ def broken(draw: st.DrawFn) -> bytes:
     return whole[:cut] + draw(st.sampled_from([b"\n", b"", b'"', b"\n,"])) + whole[cut + draw(st.integers(0, 9)) :]
 
 
+@pytest.mark.parametrize("need", Need)
 @given(lines=st.lists(st.sampled_from([*DOCUMENTS, CHILDREN]) | broken() | ODD_LINES, min_size=1, max_size=6))
-def test_lines_together_are_what_each_of_them_is_alone(lines: list[bytes]) -> None:
+def test_lines_together_are_what_each_of_them_is_alone(need: Need, lines: list[bytes]) -> None:
     piece = b"".join(each + b"\n" for each in lines)
-    together, alone = (Decoder(ORDERS, Layout.STREAMING, 0) for _ in range(2))
+    together, alone = Decoder(ORDERS, Layout.STREAMING, 0, need=need), Decoder(ORDERS, Layout.STREAMING, 0)
     together.feed(piece)
     for each in piece.split(b"\n")[:-1]:
         alone.feed(each + b"\n")

@@ -143,8 +143,8 @@ class OrderFilter:
         if self.not_statuses is not None:
             chosen = self.not_statuses.select(run, chosen, wanted=False)
         if self.details is not None:
-            hold, events = self.details.hold, run.events
-            chosen = [number for number in chosen if hold(events[number])]
+            hold = self.details.hold
+            chosen = [number for number, event in zip(chosen, run.some(chosen), strict=True) if hold(event)]
         return chosen
 
 

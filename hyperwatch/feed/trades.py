@@ -102,7 +102,7 @@ class UserFills:
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""
-        events = map(entry.run.events.__getitem__, entry.run.users.get(self.user, ()))
+        events = entry.run.some(entry.run.users.get(self.user, ()))
         fills = [_PAIR.decode(event)[1] for event in events]
         return (_user_fills(b"", self.user, fills),) if fills else ()
 

@@ -113,7 +113,7 @@ class Events:
         if too_large(entry):
             return (_too_large(self.stream, entry),)
         # Into them goes what stands around them: so that all of it is copied once.
-        parts: list[Raw] = [*run.pieces] if len(chosen) == run.count else [*map(run.events.__getitem__, chosen)]
+        parts: list[Raw] = [*run.pieces] if len(chosen) == run.count else [*run.some(chosen)]
         parts[0] = b'%b,"index":%b,"events":[%b' % (_where(entry), _places(entry, chosen), parts[0])
         parts[-1] = b"%b]}}" % parts[-1]
         return (Message(self.channel, b",".join(parts)),)
@@ -170,9 +170,9 @@ class OrderUpdates:
         """
         groups: list[list[bytes]] = []
         unofficial = True
-        events, known = entry.run.events, cast("Sequence[OrderKeys]", entry.run.keys)
-        for number in entry.run.users.get(self.user, ()):
-            event, keys = events[number], known[number]
+        known, positions = cast("Sequence[OrderKeys]", entry.run.keys), entry.run.users.get(self.user, ())
+        for number, event in zip(positions, entry.run.some(positions), strict=True):
+            keys = known[number]
             if unofficial or keys.status not in OFFICIAL:
                 groups.append([])
             groups[-1].append(_update(event, _status_ms(keys, entry)))

@@ -10,7 +10,7 @@ import attrs
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import FILE_REMOVED, LATE_FILE, MISSING_BLOCKS, UNREADABLE, Gap
 from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.events import Decoder
+from hyperwatch.node.events import Decoder, Need
 from hyperwatch.node.lines import pieces
 from hyperwatch.node.runs import Damage, Run
 from hyperwatch.node.streams import Layout, Stream
@@ -125,8 +125,7 @@ def decode(
     cut: tuple[int, int],
     pause: Callable[[], None],
     *,
-    keyed: bool = False,
-    together: bool = False,
+    need: Need = Need.EACH,
 ) -> Decoded:
     """Decodes one chunk of a span, calling `pause` between pieces: there a worker may be cancelled and lets others run.
 
@@ -136,10 +135,9 @@ def decode(
         span: the lines.
         cut: start and end of the chunk in the span's data.
         pause: may raise to end the work.
-        keyed: whether what events are routed by will be asked for.
-        together: whether events will be asked for all at once, not one by one.
+        need: what will be asked for.
     """
-    work = Decoding(stream, layout, span, cut, keyed=keyed, together=together)
+    work = Decoding(stream, layout, span, cut, need)
     for _ in work:
         pause()
     return work.result
@@ -148,14 +146,12 @@ def decode(
 class Decoding:
     """The same by steps, a piece each: iterate over it, then take its result."""
 
-    def __init__(
-        self, stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], *, keyed: bool, together: bool
-    ) -> None:
+    def __init__(self, stream: Stream, layout: Layout, span: Span, cut: tuple[int, int], need: Need) -> None:
         start, end = cut
         self._data = span.data
         self._pieces = pieces(span.data, start, end)
         skip = 0 if start else span.skip
-        self._decoder = Decoder(stream, layout, span.offset + start, skip, keyed=keyed, together=together)
+        self._decoder = Decoder(stream, layout, span.offset + start, skip, need)
 
     def __iter__(self) -> Iterator[None]:
         for start, end in self._pieces:

@@ -19,6 +19,7 @@ from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
 from hyperwatch.log.throttle import Throttle
 from hyperwatch.log.wish import AtBlock, AtTime, resolve
+from hyperwatch.node.events import Need
 from hyperwatch.node.lines import BATCH_BYTES
 
 __all__ = ["Past", "Start"]
@@ -132,7 +133,7 @@ class Past:
         return reader.start, reader.gap
 
     def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
-        reader = Reader(self.log, cursor, keyed=keyed, together=not keyed)
+        reader = Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER)
         if reader.gap is not None:
             self._note(reader.gap)
         return reader

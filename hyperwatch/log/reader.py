@@ -10,6 +10,7 @@ from hyperwatch.log.files import Log
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.log.start import begin
 from hyperwatch.log.walk import Walk
+from hyperwatch.node.events import Need
 
 __all__ = ["READ_BYTES", "Reader"]
 
@@ -22,8 +23,7 @@ class Reader:
     Args:
         log: the files.
         wish: where to begin. Where its files are not what they were, reading begins at its block.
-        keyed: whether what events are routed by will be asked for.
-        together: whether events will be asked for all at once, not one by one.
+        need: what will be asked for.
 
     Raises:
         CursorError: where it is a cursor of another stream.
@@ -31,11 +31,10 @@ class Reader:
         DataError: where a directory cannot be read.
     """
 
-    def __init__(self, log: Log, wish: Cursor, *, keyed: bool = False, together: bool = False) -> None:
+    def __init__(self, log: Log, wish: Cursor, need: Need = Need.EACH) -> None:
         start = begin(log, wish)
         self._log = log
-        self._keyed = keyed
-        self._together = together
+        self._need = need
         self.start = start.cursor
         """The wish, in the words of this log's files."""
         self._directory = start.cursor.directory
@@ -83,7 +82,7 @@ class Reader:
     def decoding(self, span: Span) -> Decoding:
         """The second half by steps; `assemble` follows."""
         cut = 0, len(span.data)
-        return Decoding(self._log.stream, self._log.layout, span, cut, keyed=self._keyed, together=self._together)
+        return Decoding(self._log.stream, self._log.layout, span, cut, self._need)
 
     def assemble(self, span: Span, decoded: Decoded) -> Batch:
         """What a span came to, in its places."""

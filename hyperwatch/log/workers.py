@@ -14,6 +14,7 @@ from loguru import logger
 from hyperwatch.log.batch import Decoded, Decoding, Span, decode
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.courtesy import decoded_here
+from hyperwatch.node.events import Need
 from hyperwatch.node.lines import chunks
 from hyperwatch.node.runs import Damage
 from hyperwatch.node.streams import Layout, Stream
@@ -36,6 +37,11 @@ class Job:
     lines: int
     keyed: bool
     """Whether what its events are routed by will be asked for."""
+
+    @property
+    def need(self) -> Need:
+        """What it is decoded for."""
+        return Need.ROUTED if self.keyed else Need.TOGETHER
 
 
 class Workers:
@@ -124,7 +130,7 @@ class Workers:
         """Decodes a small batch on the event loop."""
         began_s = trio.current_time()
         cut = 0, len(job.span.data)
-        work = Decoding(self._stream, self._layout, job.span, cut, keyed=job.keyed, together=not job.keyed)
+        work = Decoding(self._stream, self._layout, job.span, cut, job.need)
         found = [await decoded_here(work)]
         self._say_done(job, 0, found, began_s)
         return found
@@ -146,10 +152,7 @@ class Workers:
             self._busy[ticket] = job, trio.current_time()
             try:
                 with trio.move_on_after(self._deadline_s) as scope:
-                    work = partial(
-                        decode, self._stream, self._layout, job.span, cut, self.pause,
-                        keyed=job.keyed, together=not job.keyed,
-                    )  # fmt: skip
+                    work = partial(decode, self._stream, self._layout, job.span, cut, self.pause, need=job.need)
                     results[number] = await trio.to_thread.run_sync(work, limiter=self._threads)
             finally:
                 del self._busy[ticket]

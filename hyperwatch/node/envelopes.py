@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -11,19 +12,22 @@ __all__ = ["ENVELOPES", "OPENING", "Envelope", "one_block"]
 OPENING = b'{"local_time":'
 
 
-class Envelope(msgspec.Struct, gc=False):
+_T = TypeVar("_T")
+
+
+class Envelope(msgspec.Struct, Generic[_T], gc=False):
     """A line."""
 
     local_time: str
     block_time: str
     block_number: int
-    events: list[msgspec.Raw]
+    events: list[_T]
 
 
-ENVELOPES = msgspec.json.Decoder(list[Envelope | Literal["\x7f"]])
+ENVELOPES = msgspec.json.Decoder(list[Envelope[msgspec.Raw] | Literal["\x7f"]])
 
 
-def one_block(envelopes: list[Envelope]) -> bool:
+def one_block(envelopes: Sequence[Envelope[Any]]) -> bool:
     """Whether they are all of the first one's block."""
     number, time = envelopes[0].block_number, envelopes[0].block_time
     return [each.block_number for each in envelopes].count(number) == len(envelopes) and [

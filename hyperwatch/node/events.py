@@ -6,18 +6,37 @@ keys that the feed routes each event by.
 
 from __future__ import annotations
 
+import enum
 import itertools
 import operator
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+import msgspec
 
 from hyperwatch.node.documents import of_lines
 from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
+from hyperwatch.node.keys import Keys
 from hyperwatch.node.routes import UNREADABLE, Routes, routes_of
 from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split, texts_of
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
+from hyperwatch.node.uncut import Uncut
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Need"]
+
+
+class Need(enum.Enum):
+    """What will be asked for: to have it ready while the bytes are in the cache costs least. Anything else is looked up."""
+
+    EACH = "events one by one"
+    TOGETHER = "all events at once"
+    ROUTED = "what events are routed by, and some of them for everybody who asks: one by one"
+    FEW = "what events are routed by, and some of them once: in their lines"
+
+
+_T = TypeVar("_T")
 
 
 class _Group(NamedTuple):
@@ -27,7 +46,7 @@ class _Group(NamedTuple):
     time: str
     time_ms: int | None
     written: str
-    events: list[Raw]
+    events: list[Raw] | Uncut
     routes: Routes
     length: int
     lines: int
@@ -44,9 +63,8 @@ class Decoder:
         layout: how it holds it.
         offset: where in the file the first piece begins.
         skip: how many events of its first line were taken before.
-        keyed: whether what events are routed by will be asked for: to read it piece by piece costs least. Plain lines are
-            told apart by it, and a line without it is damaged; an event of another layout is not.
-        together: whether events will be asked for all at once, not one by one: they are put together while they are in the cache.
+        need: what will be asked for. Plain lines are told apart by what they are routed by, and a line without it is damaged;
+            an event of another layout is not.
 
     Attributes:
         runs: the events read so far.
@@ -54,12 +72,9 @@ class Decoder:
         lines: how many lines were seen, damaged ones too.
     """
 
-    def __init__(
-        self, stream: Stream, layout: Layout, offset: int, skip: int = 0, *, keyed: bool = False, together: bool = False
-    ) -> None:
+    def __init__(self, stream: Stream, layout: Layout, offset: int, skip: int = 0, need: Need = Need.EACH) -> None:
         self._stream = stream
-        self._keyed = keyed
-        self._together = together
+        self._need = need
         self._layout = layout
         self._opening = stream.opening if layout is Layout.PLAIN else OPENING
         self._offset = offset
@@ -129,35 +144,49 @@ class Decoder:
             piece.decode()  # the parser skips over strings without a look; a text frame may not
         if self._layout is Layout.PLAIN:
             return self._plain_groups(piece)
-        envelopes = of_lines(ENVELOPES, piece)
-        if not several or (self._layout is Layout.STREAMING and one_block(envelopes)):
-            return [self._of_one_block(envelopes, len(piece))]
-        lengths = [len(line) + 1 for line in piece.split(b"\n")[:-1]]
-        if self._layout is Layout.BY_BLOCK:
-            return [self._of_one_block([envelope], length) for envelope, length in zip(envelopes, lengths, strict=True)]
-        groups = []
+        if self._need is Need.FEW and several and self._layout is Layout.STREAMING:
+            # Where that cannot be done, what follows does it by the event, or says why.
+            with suppress(*UNREADABLE):
+                envelopes = of_lines(self._stream.envelopes, piece)
+                return [self._uncut(block, lines) for block, lines in self._blocks(envelopes, piece)]
+        blocks = self._blocks(of_lines(ENVELOPES, piece), piece)
+        return [self._cut(block, len(lines)) for block, lines in blocks]
+
+    def _blocks(self, envelopes: list[Envelope[_T]], piece: bytes) -> Iterator[tuple[list[Envelope[_T]], bytes]]:
+        """Each block's envelopes among those of a piece, and its lines. In the by-block layout each line is for itself."""
+        if len(envelopes) == 1 or (self._layout is Layout.STREAMING and one_block(envelopes)):
+            yield envelopes, piece
+            return
+        lines = piece.split(b"\n")
         start = 0
-        for _, found in itertools.groupby(envelopes, _BLOCK):
+        for _, found in itertools.groupby(envelopes, _BLOCK if self._layout is Layout.STREAMING else id):
             block = list(found)
             stop = start + len(block)
-            groups.append(self._of_one_block(block, sum(lengths[start:stop])))
+            yield block, b"\n".join([*lines[start:stop], b""])
             start = stop
-        return groups
 
-    def _of_one_block(self, envelopes: list[Envelope], length: int) -> _Group:
+    def _cut(self, envelopes: list[Envelope[msgspec.Raw]], length: int) -> _Group:
         first, lines = envelopes[0], len(envelopes)
         events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
         time, written = first.block_time, envelopes[-1].local_time
         return _Group(first.block_number, time, ms_of(time), written, events, self._routes(events), length, lines)
 
+    def _uncut(self, envelopes: list[Envelope[Keys]], lines: bytes) -> _Group:
+        """What events are routed by is all that is read of them, in one pass. Raises ValueError but for one event a line."""
+        first, count = envelopes[0], len(envelopes)
+        keys = [key for envelope in envelopes for (key,) in (envelope.events,)]
+        time, written = first.block_time, envelopes[-1].local_time
+        events = Uncut([lines], [count])
+        return _Group(first.block_number, time, ms_of(time), written, events, Routes(keys), len(lines), count)
+
     def _routes(self, events: list[Raw]) -> Routes:
         """What events are routed by, where it is asked for.
 
         Parsed twice: keys come from the events alone, as one array, which takes half of what one after the other does. One pass
-        for views and keys is not to be had: what is decoded leaves no view.
+        for views and keys is not to be had: what is decoded leaves no view. Where a line has one event, the line stands for it.
         """
         routes = Routes()
-        if self._keyed:
+        if self._need in (Need.ROUTED, Need.FEW):
             for text in texts_of(events):
                 routes.add(routes_of(self._stream, text))
         return routes
@@ -205,10 +234,11 @@ class Decoder:
             end=self._offset,
             taken=0,
             routes=group.routes,
-            views=group.events,
+            views=None if isinstance(group.events, Uncut) else group.events,
+            uncut=group.events if isinstance(group.events, Uncut) else None,
         )
         for part in split(run, self._skip, begin):
-            if self._together:
+            if self._need is Need.TOGETHER:
                 part.put_together()
             self.runs.append(part)
         self._skip = 0

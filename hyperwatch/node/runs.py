@@ -16,6 +16,7 @@ from hyperwatch.node.routes import Routes, routes_of, views_of
 from hyperwatch.node.statuses import StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import Stream
 from hyperwatch.node.times import ms_of
+from hyperwatch.node.uncut import Uncut
 
 __all__ = ["RUN_BYTES", "Damage", "Raw", "Run", "split", "texts_of"]
 
@@ -25,6 +26,9 @@ Raw = msgspec.Raw | bytes
 # A message is made of one run and must stay under 1 MiB, every client library's limit. Most blocks are smaller, and a block
 # that is one run is one message for every filter.
 RUN_BYTES = 960 * 1024
+
+# Once more than one in so many was cut out of its line by itself, all are: that takes a third as long for each.
+_FEW = 4
 
 _TOGETHER = 128  # events, 60 KB, whose keys take 0.1 ms: more would leave the cache before they are there
 
@@ -60,7 +64,10 @@ class Run:
     """Of its first texts, as many as have been looked at."""
     _views: list[Raw] | None = attrs.field(default=None, repr=False)
     _texts: list[bytes] | None = attrs.field(default=None, init=False, repr=False)
-    """Its events one by one and together. One of the two is at hand, the other is made of it."""
+    _uncut: Uncut | None = attrs.field(default=None, repr=False)
+    """Its events one by one, together, and in their lines. One of them is at hand, another is made of it."""
+    _cut: int = attrs.field(default=0, init=False, repr=False)
+    """How many events were cut out of their lines, for all who asked."""
     _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False)
 
     @property
@@ -69,19 +76,31 @@ class Run:
 
         There are none for a block without events, which only the by-block layout writes.
         """
-        return texts_of(self._views or ()) if self._texts is None else self._texts
+        return texts_of(self.events) if self._texts is None else self._texts
 
     @property
     def pieces(self) -> Sequence[Raw]:
         """The same in whatever pieces are at hand: with commas between, they are all of its events."""
-        return (self._views or ()) if self._texts is None else self._texts
+        return self.events if self._texts is None else self._texts
 
     @property
     def events(self) -> list[Raw]:
         """The same one by one: looked for once, where they are not at hand."""
         if self._views is None:
-            self._views = [event for text in self.texts for event in views_of(text)]
+            if self._uncut is not None:
+                self._views, self._uncut = [*self._uncut.all()], None
+            else:
+                self._views = [event for text in self._texts or () for event in views_of(text)]
         return self._views
+
+    def some(self, positions: Sequence[int]) -> Sequence[Raw]:
+        """Those at some positions in ascending order."""
+        if self._uncut is not None:
+            self._cut += len(positions)
+            if self._cut * _FEW <= self.count:
+                return self._uncut.some(positions)
+        events = self.events
+        return [events[position] for position in positions]
 
     @property
     def keys(self) -> list[Keys]:
@@ -139,10 +158,17 @@ class Run:
             self.routes.add(routes_of(self.stream, texts[self.routes.texts]))
             yield
 
-    def add(self, events: list[Raw], routes: Routes) -> None:
+    def add(self, events: list[Raw] | Uncut, routes: Routes) -> None:
         """Events that follow: to a run of which nobody knows yet."""
         self.count += len(events)
         self.routes.add(routes)
+        if self._uncut is not None and isinstance(events, Uncut):
+            self._uncut.add(events)
+            return
+        if isinstance(events, Uncut):
+            events = [*events.all()]
+        elif self._uncut is not None:
+            self._views, self._uncut = [*self._uncut.all()], None
         if self._texts is not None:
             self._texts += texts_of(events)
         if self._views is not None:
@@ -152,11 +178,11 @@ class Run:
         """Some of its events, with the same place in the file."""
         views = self.events[start:stop]
         routes = self.routes.part(start, stop) if len(self.routes.keys) == self.count else Routes()
-        return attrs.evolve(self, count=stop - start, size_bytes=size_bytes, routes=routes, views=views)
+        return attrs.evolve(self, count=stop - start, size_bytes=size_bytes, routes=routes, views=views, uncut=None)
 
     def put_together(self) -> None:
         """From now on its events are at hand together, not one by one."""
-        self._texts, self._views = self.texts, None
+        self._texts, self._views = self.texts, None  # of uncut lines, too
 
     def settle(self, *, keyed: bool) -> None:
         """Lets go of everything but its bytes and how many events each coin has, half a kilobyte an event.

@@ -18,6 +18,7 @@ import attrs
 import msgspec
 
 from hyperwatch.node.documents import Lines
+from hyperwatch.node.envelopes import Envelope
 from hyperwatch.node.keys import DiffKeys, FillKeys, FillPart, Keys, OrderKeys, OrderPart
 
 __all__ = [
@@ -69,6 +70,8 @@ class Stream:
     """The same for an array of them, at half the cost of one after the other."""
     lines: Lines[Keys]
     """The same for lines of one each."""
+    envelopes: Lines[Envelope[Keys]]
+    """The same for lines of one each in an envelope."""
     coin: Callable[[Keys], str]
     """An event's coin, by its keys: in C, where their property is a call for every event."""
     nothing: Keys
@@ -90,6 +93,7 @@ ORDERS = Stream(
     keys=msgspec.json.Decoder(OrderKeys),
     many=msgspec.json.Decoder(list[OrderKeys]),
     lines=msgspec.json.Decoder(list[OrderKeys | Literal["\x7f"]]),
+    envelopes=msgspec.json.Decoder(list[Envelope[OrderKeys] | Literal["\x7f"]]),
     coin=attrgetter("order.coin"),
     nothing=OrderKeys("", "", OrderPart("")),
     opening=b'{"time":',
@@ -101,6 +105,7 @@ FILLS = Stream(
     keys=msgspec.json.Decoder(FillKeys),
     many=msgspec.json.Decoder(list[FillKeys]),
     lines=msgspec.json.Decoder(list[FillKeys | Literal["\x7f"]]),
+    envelopes=msgspec.json.Decoder(list[Envelope[FillKeys] | Literal["\x7f"]]),
     coin=attrgetter("fill.coin"),
     nothing=FillKeys("", FillPart("", 0)),
     opening=b'["0x',
@@ -112,6 +117,7 @@ DIFFS = Stream(
     keys=msgspec.json.Decoder(DiffKeys),
     many=msgspec.json.Decoder(list[DiffKeys]),
     lines=msgspec.json.Decoder(list[DiffKeys | Literal["\x7f"]]),
+    envelopes=msgspec.json.Decoder(list[Envelope[DiffKeys] | Literal["\x7f"]]),
     coin=attrgetter("coin"),
     nothing=DiffKeys("", "", 0, msgspec.Raw(b"null")),
     opening=b'{"user":',

@@ -78,9 +78,8 @@ class _Events:
     def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:  # noqa: ARG002  events are all that it takes
         for entry in batch.entries:
             if chosen := self.wanted.of(entry):
-                events = entry.run.events
-                if len(chosen) < len(events):
-                    events = [events[number] for number in chosen]
+                run = entry.run
+                events = run.events if len(chosen) == run.count else run.some(chosen)
                 # The type says iterables of bytes; any buffer will do, and a copy of each event would cost 20 %.
                 yield Piece(entry.run.time_ms, b"\n".join(cast("list[bytes]", [*events, b""])), len(chosen))
 
@@ -151,9 +150,9 @@ class _Flat:
                 own = front + msgspec.json.encode(envelope.local_time) + b',"index":'
                 fronts += [own] * len(envelope.events)
             del fronts[: len(fronts) - run.count]  # in a run before this one, or repeats
-        events = run.events
         return b"".join(
-            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, events[number]) for number in chosen
+            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, event)
+            for number, event in zip(chosen, run.some(chosen), strict=True)
         )
 
 

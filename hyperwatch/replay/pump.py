@@ -17,6 +17,7 @@ import trio
 from hyperwatch.errors import DataError, HyperwatchError
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.watch import Watch
+from hyperwatch.node.events import Need
 from hyperwatch.replay.formats import Form, Piece, formatter
 from hyperwatch.replay.job import Job, Report
 from hyperwatch.service import stop_on_signals
@@ -144,7 +145,7 @@ class _Source:
 
 
 def _open(job: Job) -> Reader:
-    return Reader(job.log, job.start, keyed=not job.wanted.filter.everything)
+    return Reader(job.log, job.start, Need.EACH if job.wanted.filter.everything else Need.FEW)
 
 
 async def _write_all(blocks: trio.MemoryReceiveChannel[_Block], report: Report) -> bool:
