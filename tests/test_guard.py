@@ -10,6 +10,7 @@ it is told.
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,8 @@ STORED = {
     "decode streaming": Cost(calls=0.89, instructions=32.47, blocks=0.1),
     "decode by-block with keys": Cost(calls=0.19, instructions=3.0, blocks=9.08),
     "decode streaming with keys": Cost(calls=0.94, instructions=33.44, blocks=9.12),
+    "decode streaming with keys, few wanted": Cost(calls=0.53, instructions=25.8, blocks=8.12),
+    "messages without rejections, of lines": Cost(calls=5.59, instructions=89.77, blocks=1.16),
     "assemble": Cost(calls=0.22, instructions=4.06, blocks=0.03),
     "messages of everything": Cost(calls=0.25, instructions=4.96, blocks=0.02),
     "messages of one coin": Cost(calls=1.34, instructions=21.53, blocks=0.08),
@@ -87,8 +90,9 @@ def decoded(layout: Layout, stream: Stream = ORDERS, need: Need = Need.TOGETHER)
     return lambda: decode(stream, layout, whole, cut, lambda: None, need=need)
 
 
-def assembled(layout: Layout = Layout.STREAMING) -> Callable[[], Batch]:
-    chunk, whole = decoded(layout, need=Need.ROUTED)(), span(layout)
+def assembled(need: Need = Need.ROUTED) -> Callable[[], Batch]:
+    layout = Layout.STREAMING
+    chunk, whole = decoded(layout, need=need)(), span(layout)
     start = Cursor(ORDERS.directory(layout), whole.places)
     return lambda: assemble(ORDERS, start.directory, whole, [chunk], Repeats(start))
 
@@ -100,6 +104,17 @@ def messages(wanted: OrderFilter) -> Callable[[], object]:
         return [view.messages(unseen(entry)) for entry in assembled_now.entries]
 
     assembled_now = assembled()()
+    return work
+
+
+def messages_of_lines(wanted: OrderFilter) -> Callable[[], object]:
+    """The same by a reader, which has left the events in their lines."""
+    view, unseen_batches = Orders(wanted), [assembled(Need.FEW)() for _ in range(4)]
+    numbers = itertools.count()
+
+    def work() -> object:
+        return [view.messages(entry) for entry in unseen_batches[next(numbers)].entries]
+
     return work
 
 
@@ -158,6 +173,7 @@ PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "messages of one coin": lambda: messages(OrderFilter.of(coins=["BTC"])),
     "messages of one user": lambda: messages(OrderFilter.of(users=["0x" + "ab" * 20])),
     "messages without rejections": lambda: messages(OrderFilter.of(not_statuses=["rejected"])),
+    "messages without rejections, of lines": lambda: messages_of_lines(OrderFilter.of(not_statuses=["rejected"])),
     "messages of large orders": lambda: messages(OrderFilter.of(details=Details(min_notional=Decimal(100_000)))),
     "push everything to 100 clients": lambda: pushed([OrderFilter()] * 100),
     "push to 200 filters": lambda: pushed(two_hundred()),
