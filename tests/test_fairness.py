@@ -1,4 +1,8 @@
-"""No client delays another: many healthy ones, beside some that read nothing and some that read very slowly."""
+"""No client delays another: many healthy ones, beside some that read nothing, read very slowly, or read the past.
+
+Beside them the machine has more to do, whoever serves them. So the live clients of one service are looked at while the
+others are served by another service on the same machine, and while they are served by the same one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ BLOCK_S = 0.067
 EVENTS = 60  # of a block
 PAST = 300  # blocks before the first: 10 MB, which no socket takes at once
 ROUNDS, ROUND_S = 3, 4.0
-MORE_MS = 5.0
+MORE = 1.25  # a p99 of four seconds varies by as much
 MEMORY_BYTES = 200 * 10**6
 
 
@@ -140,11 +144,11 @@ async def dawdle(port: int, end: int, awake_s: float) -> list[int]:
 
 
 @asynccontextmanager
-async def service(root: Path) -> AsyncIterator[tuple[int, int]]:
+async def service(root: Path, name: str) -> AsyncIterator[tuple[int, int]]:
     """(port, pid) of a sidecar in a process of its own."""
-    log = root / "log"
+    log = root / f"{name}.log"
     command = [sys.executable, "-m", "hyperwatch", "run", "--data-dir", str(root), "--listen", "127.0.0.1:0"]
-    command += ["--state-dir", str(root / "state"), "--ring-bytes", str(2**20), "--log-level", "INFO"]
+    command += ["--state-dir", str(root / name), "--ring-bytes", str(2**20), "--log-level", "INFO", "--metrics-listen="]
     with log.open("w") as out:
         process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, stderr=out))
         try:
@@ -159,48 +163,54 @@ async def service(root: Path) -> AsyncIterator[tuple[int, int]]:
 async def compare(
     root: Path, others: Callable[[int], Awaitable[list[int]]]
 ) -> tuple[list[float], list[float], list[int]]:
-    """(the live clients' p99 of each round without others and beside them, in ms; what the others told)."""
+    """(the live clients' p99 of each round, in ms, with the others elsewhere and beside them; what the others told)."""
     node = Node(hour_file(root, "20260505/9"))
     for block in range(PAST):
         append(node.path, lines_of_block(block))
-    without, beside, told = [], [], list[int]()
-    async with service(root) as (port, pid), trio.open_nursery() as nursery:
+    elsewhere, beside, told = [], [], list[int]()
+    async with (
+        service(root, "one") as (port, pid),
+        service(root, "another") as (other_port, _),
+        trio.open_nursery() as nursery,
+    ):
         crowd = Crowd(node)
         for _ in range(HEALTHY):
             await nursery.start(crowd.listen, port)
         nursery.start_soon(node.write)
         await crowd.p99_ms()  # warms up
 
-        async def run_others() -> None:
+        async def run_others(port: int) -> None:
             told.extend(await others(port))
 
         for _ in range(ROUNDS):
-            without.append(await crowd.p99_ms())
-            async with trio.open_nursery() as beside_them:
-                beside_them.start_soon(run_others)
-                await trio.sleep(1)  # until they are there: a new process costs the machine more than its clients do
-                beside.append(await crowd.p99_ms())
+            for at, p99_ms in ((other_port, elsewhere), (port, beside)):
+                async with trio.open_nursery() as beside_them:
+                    beside_them.start_soon(run_others, at)
+                    await trio.sleep(
+                        1
+                    )  # until they are there: a new process costs the machine more than its clients do
+                    p99_ms.append(await crowd.p99_ms())
         peak_bytes = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
         nursery.cancel_scope.cancel("the end")
-    print({"p99_ms without": without, "beside": beside, "peak_mb": peak_bytes / 1e6, "told": told})  # noqa: T201  it is what is shown
+    print({"p99_ms elsewhere": elsewhere, "beside": beside, "peak_mb": peak_bytes / 1e6, "told": told})  # noqa: T201  it is what is shown
     assert peak_bytes < MEMORY_BYTES
-    return without, beside, told
+    return elsewhere, beside, told
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_stalled_and_slow_clients_delay_no_other_and_end_with_every_event(tmp_path: Path) -> None:
     others = partial(dawdle, end=PAST * EVENTS, awake_s=2 * ROUND_S)
-    without, beside, missing = await compare(tmp_path, others)
+    elsewhere, beside, missing = await compare(tmp_path, others)
 
-    assert missing == [0] * ROUNDS * (STALLED + SLOW)
-    assert statistics.median(beside) - statistics.median(without) <= MORE_MS
+    assert missing == [0] * 2 * ROUNDS * (STALLED + SLOW)
+    assert statistics.median(beside) <= MORE * statistics.median(elsewhere)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_eight_readers_of_the_past_delay_nobody_at_the_head(tmp_path: Path) -> None:
-    without, beside, counts = await compare(tmp_path, partial(read_again, seconds=2 * ROUND_S))
+    elsewhere, beside, counts = await compare(tmp_path, partial(read_again, seconds=2 * ROUND_S))
 
     assert min(counts) > 10**7
-    assert statistics.median(beside) - statistics.median(without) <= MORE_MS
+    assert statistics.median(beside) <= MORE * statistics.median(elsewhere)
