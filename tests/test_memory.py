@@ -120,8 +120,9 @@ async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_cl
     show(curve)
     assert len(gone) <= 2, "pruned files leave the disk"
     assert max(curve) < LIMIT_BYTES
-    early, late = curve[len(curve) // 4 : len(curve) // 2], curve[-len(curve) // 4 :]
-    # Medians: what is read at once, and let go again, moves it by 15 MiB up and down.
+    early, late = curve[len(curve) // 2 : -len(curve) // 4], curve[-len(curve) // 4 :]
+    # Medians: what is read at once, and let go again, moves it by 15 MiB up and down. Not the first half: the heap takes a
+    # minute to the size at which it stays over forty million lines. Seven bytes a line would be found.
     assert statistics.median(late) < 1.1 * statistics.median(early), "flat"
 
 
