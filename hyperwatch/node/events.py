@@ -148,22 +148,25 @@ class Decoder:
             # Where that cannot be done, what follows does it by the event, or says why.
             with suppress(*UNREADABLE):
                 envelopes = of_lines(self._stream.envelopes, piece)
-                return [self._uncut(block, lines) for block, lines in self._blocks(envelopes, piece)]
-        blocks = self._blocks(of_lines(ENVELOPES, piece), piece)
-        return [self._cut(block, len(lines)) for block, lines in blocks]
+                blocks = self._blocks(envelopes, piece)
+                return [self._uncut(block, piece[start:end]) for block, start, end in blocks]
+        return [self._cut(block, end - start) for block, start, end in self._blocks(of_lines(ENVELOPES, piece), piece)]
 
-    def _blocks(self, envelopes: list[Envelope[_T]], piece: bytes) -> Iterator[tuple[list[Envelope[_T]], bytes]]:
-        """Each block's envelopes among those of a piece, and its lines. In the by-block layout each line is for itself."""
+    def _blocks(self, envelopes: list[Envelope[_T]], piece: bytes) -> Iterator[tuple[list[Envelope[_T]], int, int]]:
+        """Each block's envelopes among those of a piece, and where its lines begin and end there.
+
+        In the by-block layout each line is for itself.
+        """
         if len(envelopes) == 1 or (self._layout is Layout.STREAMING and one_block(envelopes)):
-            yield envelopes, piece
+            yield envelopes, 0, len(piece)
             return
-        lines = piece.split(b"\n")
+        lengths = iter([len(line) + 1 for line in piece.split(b"\n")])
         start = 0
         for _, found in itertools.groupby(envelopes, _BLOCK if self._layout is Layout.STREAMING else id):
             block = list(found)
-            stop = start + len(block)
-            yield block, b"\n".join([*lines[start:stop], b""])
-            start = stop
+            end = start + sum(itertools.islice(lengths, len(block)))
+            yield block, start, end
+            start = end
 
     def _cut(self, envelopes: list[Envelope[msgspec.Raw]], length: int) -> _Group:
         first, lines = envelopes[0], len(envelopes)
