@@ -167,7 +167,7 @@ async def compare(
     node = Node(hour_file(root, "20260505/9"))
     for block in range(PAST):
         append(node.path, lines_of_block(block))
-    elsewhere, beside, told = [], [], list[int]()
+    elsewhere, beside, told = list[float](), list[float](), list[int]()
     async with (
         service(root, "one") as (port, pid),
         service(root, "another") as (other_port, _),

@@ -60,12 +60,12 @@ class Cost:
 
 
 STORED = {
-    "decode plain": Cost(calls=1.3, instructions=7.23, blocks=8.04),
-    "decode by-block": Cost(calls=0.15, instructions=2.32, blocks=0.06),
-    "decode streaming": Cost(calls=0.89, instructions=32.47, blocks=0.1),
-    "decode by-block with keys": Cost(calls=0.19, instructions=3.0, blocks=9.08),
-    "decode streaming with keys": Cost(calls=0.94, instructions=33.44, blocks=9.12),
-    "decode streaming with keys, few wanted": Cost(calls=0.53, instructions=25.8, blocks=8.12),
+    "decode plain": Cost(calls=1.3, instructions=7.28, blocks=8.04),
+    "decode by-block": Cost(calls=0.19, instructions=2.68, blocks=0.06),
+    "decode streaming": Cost(calls=0.53, instructions=28.97, blocks=0.1),
+    "decode by-block with keys": Cost(calls=0.21, instructions=3.29, blocks=9.07),
+    "decode streaming with keys": Cost(calls=0.57, instructions=29.81, blocks=9.1),
+    "decode streaming with keys, few wanted": Cost(calls=0.54, instructions=25.94, blocks=8.13),
     "messages without rejections, of lines": Cost(calls=5.59, instructions=89.77, blocks=1.16),
     "assemble": Cost(calls=0.22, instructions=4.06, blocks=0.03),
     "messages of everything": Cost(calls=0.25, instructions=4.96, blocks=0.02),

@@ -160,11 +160,11 @@ class Decoder:
         if len(envelopes) == 1 or (self._layout is Layout.STREAMING and one_block(envelopes)):
             yield envelopes, 0, len(piece)
             return
-        lengths = iter([len(line) + 1 for line in piece.split(b"\n")])
+        lengths = map(len, piece.split(b"\n"))  # without their ends
         start = 0
         for _, found in itertools.groupby(envelopes, _BLOCK if self._layout is Layout.STREAMING else id):
             block = list(found)
-            end = start + sum(itertools.islice(lengths, len(block)))
+            end = start + sum(itertools.islice(lengths, len(block))) + len(block)
             yield block, start, end
             start = end
 
