@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -228,13 +229,16 @@ class Head:
                 for batch, lines in span:
                     self.counters.batches += 1
                     job = Job(self.counters.batches, batch, lines, self._keyed())
-                    logger.debug(
-                        "📦 batch {} taken: {} lines, {} bytes of {} {} at {}",
-                        job.number, lines, len(batch.data), self._name, batch.file, batch.offset,
-                    )  # fmt: skip
+                    logger.opt(lazy=True).debug("📦 batch {}", partial(self._words, job))
                     slot = _Slot(job)
                     await _send(slots, slot)
                     decoding.start_soon(self._decode, slot)
+
+    def _words(self, job: Job) -> str:
+        span = job.span
+        return (
+            f"{job.number} taken: {job.lines} lines, {len(span.data)} bytes of {self._name} {span.file} at {span.offset}"
+        )
 
     async def _decode(self, slot: _Slot) -> None:
         slot.chunks = await self.workers.decode(slot.job)

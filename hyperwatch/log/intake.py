@@ -18,8 +18,8 @@ _CACHED_BYTES = 2 * 1024 * 1024  # more than nearly every block
 _ROW = 8  # reads of that size after one another: what is still there then is a backlog, and read in a thread
 _READ_BYTES = 2 * 1024 * 1024  # in a thread, for each worker: more fills caches and memory, less costs hand-overs
 
-Counted = tuple[Span, int]
-"""A batch and its lines."""
+Counted = tuple[Span, int | None]
+"""A batch and its lines, where they were counted."""
 
 
 class Taken(NamedTuple):
@@ -78,7 +78,7 @@ class Intake:
         if span is not None:
             more = len(span.data) >= _CACHED_BYTES // 2
             self._row = self._row + 1 if more else 0
-            return Taken([(span, lines_in(span.data))], more, everywhere=False)
+            return Taken([(span, None)], more, everywhere=False)
         if trio.current_time() - self._looked_s >= LOOK_S:
             return None
         return Taken([], more=False, everywhere=False)

@@ -15,7 +15,7 @@ from hyperwatch.log.batch import Decoded, Decoding, Span, decode
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.courtesy import decoded_here
 from hyperwatch.node.events import Need
-from hyperwatch.node.lines import chunks
+from hyperwatch.node.lines import chunks, lines_in
 from hyperwatch.node.runs import Damage
 from hyperwatch.node.streams import Layout, Stream
 
@@ -34,9 +34,15 @@ class Job:
     number: int
     """For the log."""
     span: Span
-    lines: int
+    counted: int | None
+    """Its lines, where they were counted."""
     keyed: bool
     """Whether what its events are routed by will be asked for."""
+
+    @property
+    def lines(self) -> int:
+        """Its lines: counted where somebody asks, for that takes a twentieth of what decoding does."""
+        return lines_in(self.span.data) if self.counted is None else self.counted
 
     @property
     def need(self) -> Need:
@@ -138,7 +144,7 @@ class Workers:
     def _say_done(self, job: Job, workers: int, found: list[Decoded], began_s: float) -> None:
         logger.debug(
             "✅ All parallel workers done: batch {}, {} workers, {} lines -> {} {}s in {:.4f} s",
-            job.number, workers, job.lines, sum(run.count for chunk in found for run in chunk.runs),
+            job.number, workers, sum(chunk.lines for chunk in found), sum(run.count for chunk in found for run in chunk.runs),
             self._stream.noun, trio.current_time() - began_s,
         )  # fmt: skip
 
