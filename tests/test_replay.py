@@ -31,9 +31,10 @@ from hyperwatch.log.files import Recording, Tree
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.watch import Watch
 from hyperwatch.node.streams import FILLS, ORDERS, Layout, Stream
+from hyperwatch.replay import pump
 from hyperwatch.replay.bounds import Bound, Bounds
 from hyperwatch.replay.broadcast import Gate, broadcast
-from hyperwatch.replay.formats import Form, Wanted
+from hyperwatch.replay.formats import Form, Piece, Wanted
 from hyperwatch.replay.job import Job, Report
 from hyperwatch.replay.pace import Pace
 from hyperwatch.replay.playback import Playback
@@ -460,6 +461,38 @@ def test_lines_that_cannot_be_read_are_named_counted_and_stop_nothing(replay: Ru
     assert f"{path} at offset {len(line(1, [event(1)]))}: " in ended.err
     assert "9 lines, 2 events read, 2 written, 7 unreadable lines" in ended.err
     assert replay(path, "--format", "lines").out == line(1, [event(1)]) + line(1, [event(2)])
+
+
+@pytest.mark.parametrize("layout", [Layout.STREAMING, Layout.BY_BLOCK], ids=lambda layout: layout.label)
+def test_a_whole_line_behind_a_torn_one_goes_out_in_every_format(replay: Run, tmp_path: Path, layout: Layout) -> None:
+    path = hour_file(tmp_path, HOUR, layout)
+    lines = [line(number, [event(number)]) for number in range(5)]
+    path.write_bytes(b"".join([lines[0], lines[1][:60], *lines[2:]]))
+
+    assert oids(replay(path).out) == [0, 2, 3, 4]
+    assert replay(path, "--format", "lines").out == b"".join([lines[0], *lines[2:]])
+    assert [json.loads(each)["event"] for each in replay(path, "--format", "flat").lines] == [
+        json.loads(event(number)) for number in (0, 2, 3, 4)
+    ]
+    assert replay(path, "--format", "lines", "--user", "0x" + "0" * 40).out == b""
+
+
+def test_a_fault_of_our_own_is_never_a_quiet_end(replay: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FaultError(Exception):
+        pass
+
+    def wrong(*_: object) -> Callable[..., list[Piece]]:
+        def fails(*_: object) -> list[Piece]:
+            raise FaultError
+
+        return fails
+
+    monkeypatch.setattr(pump, "formatter", wrong)
+    path = tmp_path / "recording"
+    path.write_bytes(timed(2))
+
+    with pytest.RaisesGroup(FaultError, flatten_subgroups=True):
+        replay(path)
 
 
 def test_a_last_line_without_an_end_counts(replay: Run, tmp_path: Path) -> None:

@@ -158,18 +158,17 @@ class _Flat:
 
 def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
     """Each entry with the lines that end in it, damaged ones left out, without their ends."""
-    damaged = {line.offset for line in batch.damage}
     start = span.offset
     for entry in batch.entries:
-        lines = span.data[start - span.offset : entry.run.end - span.offset].split(b"\n")[:-1]
-        if damaged:
-            lines, place, every = [], start, lines
-            for line in every:
-                if place not in damaged:
-                    lines.append(line)
-                place += len(line) + 1
-        yield entry, lines
-        start = entry.run.end
+        end = entry.run.end
+        data = span.data[start - span.offset : end - span.offset]
+        # From behind. What is damaged may be the beginning of a line: behind a tear the next one goes on.
+        for damage in reversed(batch.damage):
+            if start <= damage.offset < end:
+                at = damage.offset - start
+                data = data[:at] + data[at + damage.length_bytes :]
+        yield entry, data.split(b"\n")[:-1]
+        start = end
 
 
 def _holding(lines: list[bytes], count: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:

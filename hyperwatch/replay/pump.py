@@ -86,12 +86,12 @@ class _Source:
 
     async def run(self, blocks: trio.MemorySendChannel[_Block]) -> None:
         """Sends blocks until the log has ended, the bounds are reached or `reading` is cancelled."""
-        async with blocks:
-            with self.reading:
-                try:
-                    await self._read(blocks)
-                except DataError as error:
-                    self._report.fault = error  # what was read before goes out first
+        # Closed without a checkpoint: there the end of writing, which cancels this, would take the place of an error.
+        with blocks, self.reading:
+            try:
+                await self._read(blocks)
+            except DataError as error:
+                self._report.fault = error  # what was read before goes out first
 
     async def _read(self, blocks: trio.MemorySendChannel[_Block]) -> None:
         reader = await trio.to_thread.run_sync(_open, self._job)
