@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hyperwatch.node.events import Decoder, Need
 from hyperwatch.node.keys import OrderKeys, OrderPart
 from hyperwatch.node.lines import chunks, first_lines, pieces
-from hyperwatch.node.runs import RUN_BYTES
+from hyperwatch.node.runs import RUN_BYTES, Run
 from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, hour_name, hour_rank, sniff
 from hyperwatch.node.times import iso_of, ms_of
@@ -236,6 +236,23 @@ def test_events_that_were_left_in_their_lines_are_the_same_ones(
         assert (uncut.size_bytes, uncut.end) == (cut.size_bytes, cut.end)
 
 
+@pytest.mark.parametrize("need", Need)
+def test_what_was_read_can_be_read_again_from_anywhere_however_deep_it_is(need: Need) -> None:
+    def below(frames: int, run: Run) -> list[bytes]:
+        return below(frames - 1, run) if frames else [bytes(each) for each in (*run.some([1]), *run.events)]
+
+    decoded = 0
+    for depth in range(850, 1_000):
+        deep = event(2, deep=0).replace(b'"deep":0', b'"deep":' + b"[" * depth + b"]" * depth)
+        decoder = Decoder(ORDERS, Layout.STREAMING, 0, need=need)
+        decoder.feed(lines_of(Layout.STREAMING, [(7, [*(event(number) for number in range(9)), deep])]))
+        for run in decoder.runs:
+            assert below(30, run)[0] == event(1)
+            decoded += run.count
+
+    assert decoded >= 9 * 150
+
+
 def test_what_few_want_is_cut_out_alone_and_what_many_want_at_once() -> None:
     decoder = Decoder(ORDERS, Layout.STREAMING, 0, need=Need.FEW)
     decoder.feed(lines_of(Layout.STREAMING, [(7, [event(number) for number in range(100)])]))
@@ -278,8 +295,8 @@ def test_a_run_that_has_settled_says_the_same_as_before(keyed: bool, sizes: list
 DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]
 CHILDREN = line(7, [event(9, children=[{"coin": "A"}, {"coin": "B"}])])[:-1]
 ODD_LINES = st.sampled_from([
-    b"", b"{}", b'""', b"null", b",", DOCUMENTS[0] + DOCUMENTS[1], DOCUMENTS[0] + b"," + DOCUMENTS[1],
-    DOCUMENTS[0] + b',"\x7f",' + DOCUMENTS[1], b'"\x7f"', line(7, [b'"\x7f"'])[:-1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
+    b"", b"{}", rb'"\u007f"', rb'"\u007F"', b'""', b"null", b",", DOCUMENTS[0] + DOCUMENTS[1], DOCUMENTS[0] + b"," + DOCUMENTS[1],
+    DOCUMENTS[0] + b',"\x7f",' + DOCUMENTS[1], DOCUMENTS[0] + rb',"\u007f",' + DOCUMENTS[1], b'"\x7f"', line(7, [b'"\x7f"'])[:-1], line(7, [b"{}"])[:-1], line(7, [event(1).replace(b"user", b"USER")])[:-1],
     CHILDREN.replace(b"},{", b"}\n{"),
 ])  # fmt: skip
 

@@ -93,7 +93,7 @@ class Details:
         """Whether they hold of an event's order; of what is no order none does."""
         try:
             known = _DETAILS.decode(event)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return False
         order = known.order
         return (

@@ -12,6 +12,7 @@ from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Message
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.counters import Counters
+from hyperwatch.node.documents import again
 from hyperwatch.node.keys import FillKeys
 from hyperwatch.node.streams import FILLS
 from hyperwatch.node.trades import Held, Paired, Trade, pair
@@ -103,7 +104,7 @@ class UserFills:
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""
         events = entry.run.some(entry.run.users.get(self.user, ()))
-        fills = [_PAIR.decode(event)[1] for event in events]
+        fills = [again(_PAIR, event)[1] for event in events]
         return (_user_fills(b"", self.user, fills),) if fills else ()
 
 

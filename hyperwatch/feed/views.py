@@ -18,6 +18,7 @@ from hyperwatch.feed.wanted import Wanted
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
+from hyperwatch.node.documents import again
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.runs import Raw
 from hyperwatch.node.statuses import OFFICIAL
@@ -280,7 +281,7 @@ _OFFICIAL_KEYS = ("coin", "side", "limitPx", "sz", "oid", "timestamp", "origSz",
 
 def _update(event: Raw, time_ms: int) -> bytes:
     """One event of the node as the official API has it: `cloid` is left out where there is none."""
-    known = _EVENT.decode(event)
+    known = again(_EVENT, event)
     order = b",".join(
         b'"%s":%s' % (key.encode(), value)
         for key in _OFFICIAL_KEYS

@@ -236,9 +236,7 @@ class Head:
 
     def _words(self, job: Job) -> str:
         span = job.span
-        return (
-            f"{job.number} taken: {job.lines} lines, {len(span.data)} bytes of {self._name} {span.file} at {span.offset}"
-        )
+        return f"{job.number} taken: {job.lines} lines, {len(span.data)} bytes of {self._name} {span.file} at {span.offset}"
 
     async def _decode(self, slot: _Slot) -> None:
         slot.chunks = await self.workers.decode(slot.job)

@@ -51,7 +51,7 @@ class Judge:
                     "the account, coin or status of an event of {} {}, block {}, place {}, cannot be read: no filter that "
                     "asks for one of them matches it; it is {!r}",
                     self._name, batch.file, entry.run.block, entry.first + entry.run.unrouted[0],
-                    bytes(entry.run.some(entry.run.unrouted[:1])[0])[:200],
+                    bytes(entry.run.events[entry.run.unrouted[0]])[:200],
                 )  # fmt: skip
             found += len(entry.run.unrouted)
         if found > 1:

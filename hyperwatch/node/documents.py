@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
-__all__ = ["BETWEEN", "Lines", "of_lines"]
+__all__ = ["BETWEEN", "Lines", "again", "of_lines"]
 
 BETWEEN: Final = "\x7f"
 _T = TypeVar("_T")
@@ -29,7 +30,29 @@ def of_lines(decoder: Lines[_T], piece: bytes) -> list[_T]:
     elements = decoder.decode(array)
     whole = len(elements) == 2 * newlines + 1 and elements[1::2].count(BETWEEN) == newlines
     # Where the piece itself holds none, there are no more than newlines. A line alone may hold one, but not be one.
-    if not whole or (BETWEEN.encode() in piece if newlines else elements[0] == BETWEEN):
+    if not whole or (_holds_between(piece) if newlines else elements[0] == BETWEEN):
         msg = "not one document a line"
         raise ValueError(msg)
     return cast("list[_T]", elements[::2])
+
+
+def again(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
+    """Decodes what was decoded before, in whole or as part of something else.
+
+    Until Python 3.12 the parser counts its depth together with that of all calls around it. So what is nested a thousand
+    levels deep could be read there, and cannot be here.
+    """
+    try:
+        return decoder.decode(data)
+    except RecursionError:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(2 * limit)
+        try:
+            return decoder.decode(data)
+        finally:
+            sys.setrecursionlimit(limit)
+
+
+def _holds_between(piece: bytes) -> bool:
+    """As it is, or spelled as an escape."""
+    return BETWEEN.encode() in piece or (b"\\" in piece and rb"\u007f" in piece.lower())

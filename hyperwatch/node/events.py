@@ -32,8 +32,8 @@ class Need(enum.Enum):
 
     EACH = "events one by one"
     TOGETHER = "all events at once"
-    ROUTED = "what events are routed by, and some of them for everybody who asks: one by one"
-    FEW = "what events are routed by, and some of them once: in their lines"
+    ROUTED = "what events are routed by, and one by one those that match, for everybody who asks"
+    FEW = "the same for one who asks: those of the streaming layout stay in their lines until then"
 
 
 _T = TypeVar("_T")
@@ -149,8 +149,11 @@ class Decoder:
             with suppress(*UNREADABLE):
                 envelopes = of_lines(self._stream.envelopes, piece)
                 blocks = self._blocks(envelopes, piece)
-                return [self._uncut(block, piece[start:end]) for block, start, end in blocks]
-        return [self._cut(block, end - start) for block, start, end in self._blocks(of_lines(ENVELOPES, piece), piece)]
+                return [self._with_keys(block, piece[start:end]) for block, start, end in blocks]
+        return [
+            self._with_events(block, end - start)
+            for block, start, end in self._blocks(of_lines(ENVELOPES, piece), piece)
+        ]
 
     def _blocks(self, envelopes: list[Envelope[_T]], piece: bytes) -> Iterator[tuple[list[Envelope[_T]], int, int]]:
         """Each block's envelopes among those of a piece, and where its lines begin and end there.
@@ -160,6 +163,7 @@ class Decoder:
         if len(envelopes) == 1 or (self._layout is Layout.STREAMING and one_block(envelopes)):
             yield envelopes, 0, len(piece)
             return
+        # By `id` each is for itself.
         lengths = map(len, piece.split(b"\n"))  # without their ends
         start = 0
         for _, found in itertools.groupby(envelopes, _BLOCK if self._layout is Layout.STREAMING else id):
@@ -168,14 +172,17 @@ class Decoder:
             yield block, start, end
             start = end
 
-    def _cut(self, envelopes: list[Envelope[msgspec.Raw]], length: int) -> _Group:
+    def _with_events(self, envelopes: list[Envelope[msgspec.Raw]], length: int) -> _Group:
         first, lines = envelopes[0], len(envelopes)
         events: list[Raw] = [*first.events] if lines == 1 else [event for each in envelopes for event in each.events]
         time, written = first.block_time, envelopes[-1].local_time
         return _Group(first.block_number, time, ms_of(time), written, events, self._routes(events), length, lines)
 
-    def _uncut(self, envelopes: list[Envelope[Keys]], lines: bytes) -> _Group:
-        """What events are routed by is all that is read of them, in one pass. Raises ValueError but for one event a line."""
+    def _with_keys(self, envelopes: list[Envelope[Keys]], lines: bytes) -> _Group:
+        """What events are routed by is all that is read of them, in one pass: a line stands for its event.
+
+        Raises ValueError where a line has none, or several; no event of an uncut line is without what it is routed by.
+        """
         first, count = envelopes[0], len(envelopes)
         keys = [key for envelope in envelopes for (key,) in (envelope.events,)]
         time, written = first.block_time, envelopes[-1].local_time
@@ -186,7 +193,7 @@ class Decoder:
         """What events are routed by, where it is asked for.
 
         Parsed twice: keys come from the events alone, as one array, which takes half of what one after the other does. One pass
-        for views and keys is not to be had: what is decoded leaves no view. Where a line has one event, the line stands for it.
+        for views and keys is not to be had: what is decoded leaves no view.
         """
         routes = Routes()
         if self._need in (Need.ROUTED, Need.FEW):

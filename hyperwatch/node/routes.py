@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
+from hyperwatch.node.documents import again
 from hyperwatch.node.keys import Keys
 from hyperwatch.node.streams import Stream
 
@@ -56,7 +57,7 @@ def routes_of(stream: Stream, text: bytes) -> Routes:
 
 def views_of(text: bytes) -> list[msgspec.Raw]:
     """Each of some events with commas between them."""
-    return _VIEWS.decode(b"[%b]" % text)
+    return again(_VIEWS, b"[%b]" % text)
 
 
 _VIEWS = msgspec.json.Decoder(list[msgspec.Raw])

@@ -66,7 +66,7 @@ class Run:
     _texts: list[bytes] | None = attrs.field(default=None, init=False, repr=False)
     _uncut: Uncut | None = attrs.field(default=None, repr=False)
     """Its events one by one, together, and in their lines. One of them is at hand, another is made of it."""
-    _cut: int = attrs.field(default=0, init=False, repr=False)
+    _cut_out: int = attrs.field(default=0, init=False, repr=False)
     """How many events were cut out of their lines, for all who asked."""
     _coin_counts: Mapping[str, int] | None = attrs.field(default=None, init=False, repr=False)
 
@@ -96,8 +96,8 @@ class Run:
     def some(self, positions: Sequence[int]) -> Sequence[Raw]:
         """Those at some positions in ascending order."""
         if self._uncut is not None:
-            self._cut += len(positions)
-            if self._cut * _FEW <= self.count:
+            self._cut_out += len(positions)
+            if self._cut_out * _FEW <= self.count:
                 return self._uncut.some(positions)
         events = self.events
         return [events[position] for position in positions]
@@ -162,21 +162,19 @@ class Run:
         """Events that follow: to a run of which nobody knows yet."""
         self.count += len(events)
         self.routes.add(routes)
-        if self._uncut is not None and isinstance(events, Uncut):
-            self._uncut.add(events)
-            return
         if isinstance(events, Uncut):
+            if self._uncut is not None:
+                self._uncut.add(events)
+                return
             events = [*events.all()]
-        elif self._uncut is not None:
-            self._views, self._uncut = [*self._uncut.all()], None
         if self._texts is not None:
             self._texts += texts_of(events)
-        if self._views is not None:
-            self._views += events
+        if self._texts is None or self._views is not None:
+            self.events.extend(events)  # one group that is cut has all of them cut
 
     def part(self, start: int, stop: int, size_bytes: int) -> Run:
         """Some of its events, with the same place in the file."""
-        views = self.events[start:stop]
+        views = self.events[start:stop] if start < stop else []
         routes = self.routes.part(start, stop) if len(self.routes.keys) == self.count else Routes()
         return attrs.evolve(self, count=stop - start, size_bytes=size_bytes, routes=routes, views=views, uncut=None)
 
