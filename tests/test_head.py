@@ -21,6 +21,7 @@ from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.head import Head
 from hyperwatch.log.ring import Ring
+from hyperwatch.node.events import Need
 from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import ORDERS, Layout
 from support import append, event, events_of, hour_file, line, lines_of, until
@@ -359,10 +360,10 @@ async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch
     decode = sys.modules["hyperwatch.log.workers"].decode
 
     def recording(
-        stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, **how: bool
+        stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, *, need: Need
     ) -> object:
         cuts.append(cut)
-        return decode(stream, layout, span, cut, pause, **how)
+        return decode(stream, layout, span, cut, pause, need=need)
 
     monkeypatch.setattr("hyperwatch.log.workers.decode", recording)
     rig.layout = Layout.PLAIN

@@ -20,6 +20,7 @@ from typing import Self
 import attrs
 import msgspec
 
+from hyperwatch.node.documents import again
 from hyperwatch.node.keys import OrderDetails, OrderDetailsPart
 from hyperwatch.node.runs import Raw
 
@@ -92,8 +93,11 @@ class Details:
     def hold(self, event: Raw) -> bool:
         """Whether they hold of an event's order; of what is no order none does."""
         try:
-            known = _DETAILS.decode(event)
-        except (msgspec.DecodeError, RecursionError):
+            try:
+                known = _DETAILS.decode(event)
+            except RecursionError:  # as `again` does, which would be a call for every event
+                known = again(_DETAILS, event)
+        except msgspec.DecodeError:
             return False
         order = known.order
         return (

@@ -6,6 +6,7 @@ Everything that the node wrote goes out byte for byte.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -158,17 +159,19 @@ class _Flat:
 
 def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
     """Each entry with the lines that end in it, damaged ones left out, without their ends."""
+    # What is damaged may be no more than the beginning of a line: behind a tear the next one goes on.
+    damaged = deque(sorted((damage.offset, damage.length_bytes) for damage in batch.damage))
     start = span.offset
     for entry in batch.entries:
-        end = entry.run.end
-        data = span.data[start - span.offset : end - span.offset]
-        # From behind. What is damaged may be the beginning of a line: behind a tear the next one goes on.
-        for damage in reversed(batch.damage):
-            if start <= damage.offset < end:
-                at = damage.offset - start
-                data = data[:at] + data[at + damage.length_bytes :]
-        yield entry, data.split(b"\n")[:-1]
-        start = end
+        whole = []
+        while damaged and damaged[0][0] < entry.run.end:
+            offset, length_bytes = damaged.popleft()
+            if offset >= start:
+                whole.append(span.data[start - span.offset : offset - span.offset])
+                start = offset + length_bytes
+        whole.append(span.data[start - span.offset : entry.run.end - span.offset])
+        yield entry, b"".join(whole).split(b"\n")[:-1]
+        start = entry.run.end
 
 
 def _holding(lines: list[bytes], count: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:
