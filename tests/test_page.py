@@ -121,6 +121,17 @@ def seen(browser: webdriver.Chrome, selector: str, holds: Callable[[str], T], wi
     raise AssertionError(selector, text(browser, selector))
 
 
+def style(browser: webdriver.Chrome, selector: str, name: str) -> str:
+    script = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    return str(browser.execute_script(script, selector, name))
+
+
+def overflowing(browser: webdriver.Chrome) -> object:
+    """The tables that are wider than their place."""
+    cut = "return [...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.id || each.firstChild.id)"
+    return browser.execute_script(cut)
+
+
 def number(text: str) -> int:
     return int(re.sub(r"\D", "", text) or 0)
 
@@ -157,11 +168,14 @@ def test_the_page_shows_moving_numbers_and_survives_a_restart_of_the_service(
             assert complaints(browser) == []
         assert "The connection was lost" in seen(browser, "#banner", str)
         seen(browser, "#state", lambda said: said == "not connected")  # rather than "ready", as it was
+        for old in ("#tiles", "#orders", ".chart"):
+            assert float(style(browser, old, "opacity")) < 0.6, "what is old is dimmed"
         picture(browser, "page-lost.png")
         with sidecar(tmp_path, port):
             seen(browser, "#banner", lambda said: "Connected again" in said)
             assert seen(browser, "#feed", lambda said: number(said) > received and number(said)) > received
             assert text(browser, "#notes") == ""
+            assert style(browser, "#tiles", "opacity") == style(browser, "#orders", "opacity") == "1"
             assert "not-running" in seen(browser, "#gaps table", str)
             rows = int(browser.execute_script("return document.querySelectorAll('#gaps tbody tr').length"))
             assert rows > 1, "of every stream, not of one"
@@ -246,9 +260,86 @@ def test_it_fits_a_phone_in_the_light_and_in_the_dark(tmp_path: Path, browser: w
         seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
         seen(browser, "#clients table", str)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-        cut = "return [...document.querySelectorAll('.scroll:has(.facts)')].filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.id)"
-        assert browser.execute_script(cut) == []
+        assert overflowing(browser) == []
+        seen(browser, "#orders tbody", str)
+        shown = "return [...document.querySelectorAll('#orders tbody tr')[0].cells].filter((each) => each.offsetWidth > 0 && each.innerText).map((each) => each.cellIndex)"
+        of = 6  # the original size, the only column that a phone has no room for
+        assert browser.execute_script(shown) == [column for column in range(8) if column != of]
+        browser.execute_script("document.querySelector('#orders').scrollIntoView()")
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 21, 27)"}[scheme]
         picture(browser, f"page-phone-{scheme}.png")
         assert complaints(browser) == []
+
+
+def test_charts_have_a_scale_with_units_and_say_how_long_ago_they_begin(
+    tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    port = free_port()
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
+        labels = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
+        bottom, middle, top = browser.execute_script(labels, ".chart:has(#rate) .scale span")
+        assert (bottom, number(middle) * 2) == ("0/s", number(top)), "a linear one"
+        assert number(top) >= 500
+        assert browser.execute_script(labels, ".chart:has(#lag) .scale span")[0] == "0.00 s"
+        assert browser.execute_script(labels, ".chart:has(#latency) .scale span") == ["1.0 ms", "100 ms", "10 s"]
+        assert browser.execute_script(labels, ".chart .times span") == ["60 s ago", "now"] * 3
+        said = browser.execute_script("return document.querySelector('#rate').getAttribute('aria-label')")
+        assert re.fullmatch(r"now [\d,]+ a second; from 0/s to [\d,]+/s, the last 60 s", said)
+
+
+def test_a_filter_that_matches_nothing_says_so_and_an_address_prefix_is_no_coin(
+    tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    port = free_port()
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, "#orders tbody", lambda said: "…" in said)
+        words = browser.find_element(By.ID, "words")
+        words.clear()
+        words.send_keys("0x12ab", Keys.ENTER)
+        seen(
+            browser,
+            "#notes",
+            lambda said: said == "0x12ab is not a whole address: write 0x and 40 hex digits (this has 4).",
+        )
+        assert "…" in text(browser, "#orders tbody"), "what was shown goes on"
+        words.clear()
+        words.send_keys("0x" + "77" * 20, Keys.ENTER)
+        seen(browser, "#orders tbody", lambda said: said == "No order matches this filter so far.")
+        assert text(browser, "#notes") == ""
+        words.clear()
+        words.send_keys("BTC", Keys.ENTER)
+        seen(browser, "#orders tbody", lambda said: "BTC" in said)
+        assert "No order matches" not in text(browser, "#orders tbody")
+
+
+def test_gaps_and_unreadable_lines_are_coloured_only_above_zero(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    port = free_port()
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        tile = '[data-name="unreadable lines"]'
+        assert seen(browser, f"{tile} dd", str) == "0"
+        plain = style(browser, f"{tile} dd", "color")
+        hour = max(
+            (tmp_path / "node_order_statuses_streaming" / "hourly").glob("*/*"), key=lambda path: path.stat().st_mtime
+        )
+        with hour.open("ab") as file:
+            file.write(b"no line of a node\n")
+        seen(browser, f"{tile} dd", number)
+        assert style(browser, f"{tile} dd", "color") != plain
+        assert style(browser, '[data-name="gaps"] dd', "color") == style(browser, f"{tile} dd", "color")
+
+
+def test_every_table_fits_a_window_of_1280_pixels(tmp_path: Path, browser: webdriver.Chrome) -> None:
+    port = free_port()
+    browser.set_window_size(1280, 1500)
+    with node(tmp_path), sidecar(tmp_path, port):
+        browser.get(f"http://127.0.0.1:{port}/")
+        seen(browser, '[data-name="orders a second"] dd', lambda said: number(said) > 500)
+        assert seen(browser, "#streams table", lambda said: "node_raw_book_diffs" in said)
+        assert overflowing(browser) == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 1280
+        picture(browser, "page-1280.png")
