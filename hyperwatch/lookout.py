@@ -1,17 +1,21 @@
-"""What is watched beside the feed: whether the node writes, and in which layout."""
+"""What is watched beside the feed: whether the node writes, in which layout, and whether clients have left much memory behind."""
 
 from __future__ import annotations
 
 import trio
 from loguru import logger
 
+from hyperwatch import memory
 from hyperwatch.errors import DataError
+from hyperwatch.feed.word_lists import WordBudget
 from hyperwatch.log.files import Tree, find_trees, newest_data_ns
 from hyperwatch.log.ring import Ring
 
-__all__ = ["another_layout", "say_stalls"]
+__all__ = ["another_layout", "give_memory_back", "say_stalls"]
 
 _LOOK_S = 1.0
+_GIVE_BACK_S = 20.0  # it stops the process for some milliseconds: seldom enough not to be seen in a p99
+_MANY_WORDS = 5_000  # about a megabyte
 _SETTLED_S = 10.0  # for so long this layout got nothing that another one did: no node pauses one of its own layouts
 
 
@@ -30,6 +34,16 @@ async def say_stalls(ring: Ring, stall_s: float) -> None:
             logger.warning(
                 "stalled: the node has written no line for {:.0f} s; is it running, and has it peers?", idle_s
             )
+
+
+async def give_memory_back(words: WordBudget) -> None:
+    """Gives memory back to the system, at most once in _GIVE_BACK_S, where clients' filters have let go of much. Does not end."""
+    seen = words.given_back
+    while True:
+        await trio.sleep(_GIVE_BACK_S)
+        if words.given_back - seen >= _MANY_WORDS:
+            seen = words.given_back
+            await trio.to_thread.run_sync(memory.give_back)
 
 
 async def another_layout(tree: Tree, ring: Ring) -> Tree:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from contextlib import suppress
 
-__all__ = ["keep_flat", "seldom_collect"]
+__all__ = ["give_back", "keep_flat", "seldom_collect"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_* of <malloc.h>
 _LARGE_BYTES = 4 * 1024 * 1024  # above what is read at once
@@ -32,6 +33,17 @@ def keep_flat() -> bool:
         return False
     wanted = {_ARENA_MAX: 1, _MMAP_THRESHOLD: _LARGE_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES}
     return all(mallopt(*each) for each in wanted.items())
+
+
+def give_back() -> None:
+    """Gives memory that is free back to the system, where much was used for a while and is not any more.
+
+    A connection that has ended is in cycles with the error that ended it, and these are collected seldom. What the allocator has
+    free within its heap goes back only when it is told so. Takes some milliseconds, of which the collector's stop everybody.
+    """
+    gc.collect()
+    with suppress(AttributeError):  # musl has no such call, and needs none
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def seldom_collect() -> None:

@@ -139,6 +139,7 @@ METRICS = (
     Definition("subscriptions", "gauge", "Subscriptions of all clients.", _subscriptions, _STREAM),
     Definition("clients", "gauge", "WebSocket clients.", lambda vitals: [((), len(vitals.connections()))]),
     Definition("clients_behind", "gauge", "Those with a subscription that is not at the head.", _clients_behind),
+    Definition("filter_words", "gauge", "Words in the filters of all clients, as security.md counts them.", lambda vitals: [((), vitals.guard.words.held)]),
     Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
     Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),
     Definition("ready", "gauge", "1 where /readyz says so, else 0.", lambda vitals: [((), not vitals.troubles())]),

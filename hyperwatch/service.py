@@ -29,7 +29,7 @@ from hyperwatch.log.files import Tree
 from hyperwatch.log.state import State
 from hyperwatch.log.stuck import end_process
 from hyperwatch.log.watch import Watch
-from hyperwatch.lookout import another_layout, say_stalls
+from hyperwatch.lookout import another_layout, give_memory_back, say_stalls
 from hyperwatch.metrics import metrics_server
 from hyperwatch.node.streams import ORDERS, STREAMS
 from hyperwatch.pipeline import place_to_begin
@@ -75,6 +75,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
             if signals:
                 await root.start(stop_on_signals, stopping.set)
             root.start_soon(vitals.watch)
+            root.start_soon(give_memory_back, doors.guard.words)
             logger.info("a page for people is at http://{}/", _address(listeners[0]))
             if metrics_listeners:
                 logger.info("metrics are at http://{}/metrics", _address(metrics_listeners[0]))

@@ -220,5 +220,5 @@ def test_who_is_wanted_for_two_reasons_is_asked_once_and_who_left_not_at_all() -
     assert index.asked(entry) == [other]
     index.remove(other)
     assert index.asked(entry) == []
-    assert not index._by_coin
-    assert not index._by_user
+    assert not index._by_coin.known
+    assert not index._by_user.known

@@ -29,10 +29,12 @@ from hyperwatch.config import (
 from hyperwatch.doors import Doors
 from hyperwatch.feed.limits import (
     DEFAULT_CLIENT_PAST_MB_S,
+    DEFAULT_CLIENT_WORDS,
     DEFAULT_CONNECTIONS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
     DEFAULT_PAST_MB_S,
     DEFAULT_SUBSCRIPTIONS,
+    DEFAULT_WORDS,
     Limits,
     raise_open_files,
 )
@@ -80,6 +82,10 @@ def metrics_address() -> str:
 @option("--max-connections-per-address", type=click.IntRange(1), default=DEFAULT_CONNECTIONS_PER_ADDRESS,
         help="The same for one address. Behind a proxy all clients have the proxy's.")  # fmt: skip
 @option("--max-subscriptions", type=click.IntRange(1), default=DEFAULT_SUBSCRIPTIONS, help="In one connection.")
+@option("--max-filter-words", type=click.IntRange(1), default=DEFAULT_CLIENT_WORDS,
+        help="Coins, accounts and other words in the filters of one connection; docs/security.md says how they count.")  # fmt: skip
+@option("--max-filter-words-in-all", type=click.IntRange(1), default=DEFAULT_WORDS,
+        help="The same for all connections together: 120,000 take about 25 MB.")  # fmt: skip
 @option("--past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_PAST_MB_S,
         help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
 @option("--client-past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
@@ -129,6 +135,8 @@ def configured(settings: Mapping[str, Any]) -> Config:
             settings["max_connections"],
             settings["max_connections_per_address"],
             settings["max_subscriptions"],
+            words=settings["max_filter_words_in_all"],
+            client_words=settings["max_filter_words"],
             past_mb_s=settings["past_rate"] or math.inf,
             client_past_mb_s=settings["client_past_rate"] or math.inf,
         ),

@@ -33,6 +33,7 @@ from hyperwatch.feed.protocol import (
     binary,
     not_written,
     too_many_subscriptions,
+    too_many_words,
     unauthorized,
 )
 from hyperwatch.feed.requests import parse
@@ -40,6 +41,7 @@ from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Framed, Subscription
 from hyperwatch.feed.views import Events, View, gap, standing
 from hyperwatch.feed.wire import Socket
+from hyperwatch.feed.word_lists import TooManyWordsError
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import abreast, covers
 from hyperwatch.log.gaps import PLACE_GONE, Gap
@@ -73,6 +75,7 @@ class Connection:
         self._over: list[Subscription] = []
         self._turn = trio.Lock()
         self._share = self._guard.limits.client_past()
+        self._words = self._guard.words.connection()
         self.offer = socket.offer
         """How the hub pushes: without waiting, and without a way through here."""
         socket.when_rest_waits(self.wake)
@@ -103,6 +106,10 @@ class Connection:
             for subscription in [*self._subscriptions.values(), *self._over]:
                 self._source(subscription).hub.leave(subscription)
                 self._close_reader(subscription)
+            # What ended the connection may keep it alive until cycles are collected, which is seldom: not so its filters.
+            self._subscriptions.clear()
+            self._over.clear()
+            self._words.close()
 
     async def close(self, code: int, reason: str) -> bool:
         """The closing handshake; the caller bounds it. False where the client's socket was stalled: it was reset."""
@@ -118,13 +125,16 @@ class Connection:
 
     async def _listen(self) -> None:
         while True:
-            message = await self._socket.receive()
-            try:
-                if isinstance(message, bytes):
-                    raise binary()
-                await self._obey(parse(message))
-            except ProtocolError as error:
-                await self._socket.send(error.message())
+            await self._hear(await self._socket.receive())
+
+    # A function of its own: a megabyte that a client once said goes when it has ended, not with the client's next word.
+    async def _hear(self, message: str | bytes) -> None:
+        try:
+            if isinstance(message, bytes):
+                raise binary()
+            await self._obey(parse(message))
+        except ProtocolError as error:
+            await self._socket.send(error.message())
 
     async def _obey(self, request: Auth | Ping | Subscribe | Unsubscribe) -> None:
         match request:
@@ -155,8 +165,14 @@ class Connection:
         if source is None:
             raise not_written(request)
         try:
+            self._words.take(name, request.view)
+        except TooManyWordsError as error:
+            self._guard.refusals[Why.WORDS] += 1
+            raise too_many_words(error, request) from None
+        try:
             start = await source.past.start(request.start)
         except (CursorError, DataError, OSError) as error:
+            self._words.give_back(name)
             raise bad_cursor(error, request) from error
         if isinstance(request.view, Events):
             noun = source.past.log.stream.noun
@@ -181,6 +197,7 @@ class Connection:
         if found is None:
             raise already_unsubscribed(request.echo)
         del self._subscriptions[found.id]
+        self._words.give_back(found.id)
         found.over = True
         self._source(found).hub.leave(found)
         self._over.append(found)  # its reader may be at work: the serving task closes it

@@ -13,13 +13,14 @@ from __future__ import annotations
 import decimal
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Self
 
 import attrs
 import msgspec
 
+from hyperwatch.feed.word_lists import OidSet, WordList, shared
 from hyperwatch.node.documents import again
 from hyperwatch.node.keys import OrderDetails, OrderDetailsPart
 from hyperwatch.node.runs import Raw
@@ -51,7 +52,7 @@ class Details:
     max_px: Decimal | None = None
     tifs: frozenset[str] | None = None
     order_types: frozenset[str] | None = None
-    oids: frozenset[int] | None = None
+    oids: OidSet | None = None
     cloids: frozenset[str] | None = None
     """In lower case, as builders."""
     builders: frozenset[str] | None = None
@@ -79,16 +80,23 @@ class Details:
             min_notional=None if min_notional is None else _decimal("minNotional", min_notional),
             min_px=None if min_px is None else _decimal("minPx", min_px),
             max_px=None if max_px is None else _decimal("maxPx", max_px),
-            tifs=None if tifs is None else frozenset(tifs),
-            order_types=None if order_types is None else frozenset(order_types),
-            oids=None if oids is None else frozenset(map(_checked_oid, oids)),
-            cloids=None if cloids is None else frozenset(_hex(word, _CLOID_DIGITS, "cloid") for word in cloids),
-            builders=None if builders is None else frozenset(map(address, builders)),
+            tifs=None if tifs is None else shared(tifs),
+            order_types=None if order_types is None else shared(order_types),
+            oids=None if oids is None else OidSet(map(_checked_oid, oids)),
+            cloids=None if cloids is None else shared(_hex(word, _CLOID_DIGITS, "cloid") for word in cloids),
+            builders=None if builders is None else shared(map(address, builders)),
         )
         if asked.min_px is not None and asked.max_px is not None and asked.min_px > asked.max_px:
             msg = f"minPx {min_px} is above maxPx {max_px}: no price lies between them"
             raise ValueError(msg)
         return None if asked == cls() else asked
+
+    @property
+    def lists(self) -> Iterable[WordList]:
+        """Its lists of words."""
+        return (
+            each for each in (self.tifs, self.order_types, self.oids, self.cloids, self.builders) if each is not None
+        )
 
     def hold(self, event: Raw) -> bool:
         """Whether they hold of an event's order; of what is no order none does."""

@@ -25,6 +25,7 @@ class Why(StrEnum):
     INFO_REQUEST = "info_request"
     INFO_ANSWER = "info_answer"
     SUBSCRIPTIONS = "subscriptions"
+    WORDS = "words"
     SIZE = "size"
     RATE = "rate"
     PROTOCOL = "protocol"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Self, cast
@@ -11,6 +10,7 @@ import attrs
 
 from hyperwatch.feed.details import Details, address, refuse_empty
 from hyperwatch.feed.interest import Interest, interest_in, routed
+from hyperwatch.feed.word_lists import WordList, shared
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.runs import Run
 from hyperwatch.node.statuses import StatusClass, class_of_name
@@ -18,6 +18,8 @@ from hyperwatch.node.statuses import StatusClass, class_of_name
 __all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "doubtful_coins"]
 
 CLASSES: dict[str, StatusClass] = {kind.value: kind for kind in StatusClass}
+
+_VERDICTS = 256  # statuses that a filter remembers: 29 are known, and foreign data may have any number
 
 _SIDES = {"Bid": "B", "Ask": "A"}  # as old files spell them
 
@@ -28,12 +30,14 @@ class Statuses:
 
     names: frozenset[str]
     classes: frozenset[StatusClass]
+    _verdicts: dict[str, bool | None] = attrs.field(init=False, eq=False, repr=False, factory=dict)
+    """Of the statuses that occurred: kept here, so that they go with the filter."""
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Self:
         """From words of a subscription. `rejected` is a status and a class that holds it: the class is meant."""
         words = frozenset(words)
-        return cls(words.difference(CLASSES), frozenset(CLASSES[word] for word in words.intersection(CLASSES)))
+        return cls(shared(words.difference(CLASSES)), frozenset(CLASSES[word] for word in words.intersection(CLASSES)))
 
     def select(self, run: Run, numbers: Sequence[int], *, wanted: bool) -> Sequence[int]:
         """Those of a run's events whose status is among them; where `wanted` is false all others.
@@ -41,7 +45,11 @@ class Statuses:
         What a status says of its order does not depend on the event, but for a rejection: each status is judged once.
         """
         by_status = run.statuses
-        verdicts = {status: _verdict(self.names, self.classes, status) for status in by_status}
+        known = self._verdicts
+        try:
+            verdicts = {status: known[status] for status in by_status}
+        except KeyError:
+            verdicts = self._judge(by_status)
         late = run.late_rejections if None in verdicts.values() else frozenset()
         late_wanted = (StatusClass.REMOVED in self.classes) is wanted  # of two classes, of which one is among them
         if len(numbers) < run.count:
@@ -63,16 +71,23 @@ class Statuses:
             parts += doubtful
         return parts[0] if len(parts) == 1 else sorted(itertools.chain.from_iterable(parts))
 
+    def _judge(self, statuses: Iterable[str]) -> dict[str, bool | None]:
+        """Says of statuses whether they are among them, and remembers it."""
+        verdicts = {status: self._verdict(status) for status in statuses}
+        if len(self._verdicts) + len(verdicts) > _VERDICTS:
+            self._verdicts.clear()
+        if len(verdicts) <= _VERDICTS:
+            self._verdicts.update(verdicts)
+        return verdicts
 
-@functools.lru_cache(maxsize=4096)  # statuses times the sets of them that filters ask for
-def _verdict(names: frozenset[str], classes: frozenset[StatusClass], status: str) -> bool | None:
-    """Whether a status is among them; None where that depends on the event."""
-    if status in names:
-        return True
-    named = class_of_name(status)
-    if named is StatusClass.REJECTED and (named in classes) is not (StatusClass.REMOVED in classes):
-        return None
-    return named in classes
+    def _verdict(self, status: str) -> bool | None:
+        """Whether a status is among them; None where that depends on the event."""
+        if status in self.names:
+            return True
+        named = class_of_name(status)
+        if named is StatusClass.REJECTED and (named in self.classes) is not (StatusClass.REMOVED in self.classes):
+            return None
+        return named in self.classes
 
 
 @attrs.frozen
@@ -113,7 +128,7 @@ class OrderFilter:
         return cls(
             coins=exact,
             dexes=dexes,
-            users=None if users is None else frozenset(address(user) for user in users),
+            users=None if users is None else shared(address(user) for user in users),
             statuses=None if statuses is None else Statuses.of(statuses),
             not_statuses=None if not_statuses is None else Statuses.of(not_statuses),
             sides=None if sides is None else frozenset(_side(side) for side in sides),
@@ -129,6 +144,21 @@ class OrderFilter:
     def interest(self) -> Interest | None:
         """What must occur for any event to match; None for anything."""
         return interest_in(self.coins, self.dexes, self.users)
+
+    @property
+    def lists(self) -> Iterable[WordList]:
+        """Its lists of words."""
+        if self.coins is not None:
+            yield self.coins
+        if self.dexes:
+            yield frozenset(self.dexes)
+        if self.users is not None:
+            yield self.users
+        for statuses in (self.statuses, self.not_statuses):
+            if statuses is not None:
+                yield statuses.names
+        if self.details is not None:
+            yield from self.details.lists
 
     def select(self, run: Run) -> Sequence[int]:
         """The positions of a run's events that match: each condition is asked of those that all before it left."""
@@ -175,6 +205,11 @@ class AnyOf:
         """What must occur for any event to match any of them; None for anything."""
         return Interest.in_any(each.interest for each in self.filters)
 
+    @property
+    def lists(self) -> Iterable[WordList]:
+        """Those of all of them."""
+        return itertools.chain.from_iterable(each.lists for each in self.filters)
+
     def select(self, run: Run) -> list[int]:
         """The positions of a run's events that match, each once."""
         return sorted(set().union(*(each.select(run) for each in self.filters)))
@@ -207,7 +242,7 @@ def _patterns(coins: Sequence[str] | None) -> tuple[frozenset[str] | None, tuple
     if coins is None or "*" in coins:
         return None, ()
     dexes = {coin[:-1] for coin in coins if coin.endswith(":*")}
-    exact = frozenset(coin for coin in coins if not coin.endswith(":*"))
+    exact = shared(coin for coin in coins if not coin.endswith(":*"))
     for coin in [*exact, *dexes]:
         if "*" in coin or not coin.strip(":"):
             msg = f"{coin!r} is no coin: a star stands alone or behind a dex and a colon, as in xyz:*"

@@ -9,6 +9,7 @@ from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.http import Request
 from hyperwatch.feed.limits import Limits, Room, sockets_end
 from hyperwatch.feed.tokens import Tokens
+from hyperwatch.feed.word_lists import WordBudget
 
 __all__ = ["HANDSHAKES", "HANDSHAKES_PER_ADDRESS", "UNAUTHORIZED", "Guard"]
 
@@ -37,6 +38,7 @@ class Guard:
         self.refusals: Counter[Why] = Counter()
         self._tokens = tokens or Tokens()
         self._origins = origins
+        self.words = WordBudget(self.limits.words, self.limits.client_words)
         total, each = self.limits.connections, self.limits.connections_per_address
         self.connections = Room(
             total,

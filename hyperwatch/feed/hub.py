@@ -212,13 +212,17 @@ class Hub:
         """Tells the live subscriptions of our own types, every TELL_S, where they stand. Does not end."""
         while True:
             await trio.sleep(TELL_S)
-            where = None
-            for outlet, subscriptions in (await self._by_outlet()).items():
-                for at in range(0, len(subscriptions), _TOLD_AT_ONCE):
-                    await self._between_entries()
-                    if where is None or where.last is not self.last:
-                        where = _Standing(self._start, self.last)
-                    self._tell(outlet, subscriptions[at : at + _TOLD_AT_ONCE], where)
+            await self._tell_all()
+
+    # A function of its own: what it holds goes when it has ended. In a loop that sleeps, who has left would be held on to.
+    async def _tell_all(self) -> None:
+        where = None
+        for outlet, subscriptions in (await self._by_outlet()).items():
+            for at in range(0, len(subscriptions), _TOLD_AT_ONCE):
+                await self._between_entries()
+                if where is None or where.last is not self.last:
+                    where = _Standing(self._start, self.last)
+                self._tell(outlet, subscriptions[at : at + _TOLD_AT_ONCE], where)
 
     async def _by_outlet(self) -> dict[Outlet, list[Subscription]]:
         """The live subscriptions of our own types: what one client is told goes out together."""

@@ -7,6 +7,7 @@ the matches, not the subscriptions.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -87,52 +88,87 @@ class Interested(Protocol):
 
 
 _Asked = TypeVar("_Asked", bound=Interested)
+_T = TypeVar("_T")
+
+
+_SPARSE_BYTES = 600  # a word takes 50 to 150 in a dict that has grown to what it holds
+
+
+class _ByWord(Generic[_Asked]):
+    """Who asks for each word: one alone, or several.
+
+    Most words are asked for by one alone, and a dict for that one would take more memory than all else that the word takes.
+    Dicts, not sets: all are asked in an order that the entries and their coming set, never by chance.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, _Asked | dict[_Asked, None]] = {}
+
+    def add(self, words: Iterable[str], one: _Asked) -> None:
+        for word in words:
+            known = self.known.get(word)
+            if known is None:
+                self.known[word] = one
+            elif isinstance(known, dict):
+                known[one] = None
+            else:
+                self.known[word] = {known: None, one: None}
+
+    def remove(self, words: Iterable[str], one: _Asked) -> None:
+        for word in words:
+            known = self.known[word]
+            if isinstance(known, dict):
+                del known[one]
+            if known is one or not known:
+                del self.known[word]
+        self.known = _shrunk(self.known)
+
+    def collect(self, asked: dict[_Asked, None], found: Iterable[str]) -> None:
+        """Adds those who ask for any of the words that were found."""
+        by_word = self.known
+        for word in found:
+            if word in by_word:
+                known = by_word[word]
+                if known.__class__ is dict:  # isinstance is a call, for every word of every entry
+                    asked |= known
+                else:
+                    asked[known] = None  # type: ignore[index]  # by its class it is one
+
+
+def _shrunk(by_word: dict[str, _T]) -> dict[str, _T]:
+    """Returns the same, in a dict that fits: one of which nearly all was deleted keeps the room that it once needed."""
+    return dict(by_word) if sys.getsizeof(by_word) > _SPARSE_BYTES * (len(by_word) + 100) else by_word
 
 
 class Index(Generic[_Asked]):
     """Who is to be asked about an entry."""
 
     def __init__(self) -> None:
-        # Dicts, not sets: all are asked in an order that the entries and their coming set, never by chance.
         self._always: dict[_Asked, None] = {}
-        self._by_coin: dict[str, dict[_Asked, None]] = {}
-        self._by_user: dict[str, dict[_Asked, None]] = {}
+        self._by_coin: _ByWord[_Asked] = _ByWord()
+        self._by_user: _ByWord[_Asked] = _ByWord()
 
     def add(self, one: _Asked) -> None:
         """From now on it is asked."""
         if one.interest is None:
             self._always[one] = None
-            return
-        for by_word, words in self._maps(one.interest):
-            for word in words:
-                by_word.setdefault(word, {})[one] = None
+        else:
+            self._by_coin.add(one.interest.coins, one)
+            self._by_user.add(one.interest.users, one)
 
     def remove(self, one: _Asked) -> None:
         """It is asked no more."""
         if one.interest is None:
             del self._always[one]
-            return
-        for by_word, words in self._maps(one.interest):
-            for word in words:
-                known = by_word[word]
-                del known[one]
-                if not known:
-                    del by_word[word]
+        else:
+            self._by_coin.remove(one.interest.coins, one)
+            self._by_user.remove(one.interest.users, one)
 
     def asked(self, entry: Entry) -> list[_Asked]:
         """Those for whom it may have events, each once."""
         asked = dict(self._always)
-        if self._by_coin:
-            _collect(asked, self._by_coin, entry.run.coins)
-        if self._by_user:
-            _collect(asked, self._by_user, entry.run.users)
+        if self._by_coin.known:  # which words a run has is looked up where anyone asks
+            self._by_coin.collect(asked, entry.run.coins)
+        if self._by_user.known:
+            self._by_user.collect(asked, entry.run.users)
         return list(asked)
-
-    def _maps(self, interest: Interest) -> tuple[tuple[dict[str, dict[_Asked, None]], frozenset[str]], ...]:
-        return (self._by_coin, interest.coins), (self._by_user, interest.users)
-
-
-def _collect(asked: dict[_Asked, None], by_word: Mapping[str, dict[_Asked, None]], found: Iterable[str]) -> None:
-    for word in found:
-        if word in by_word:
-            asked |= by_word[word]

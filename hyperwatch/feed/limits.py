@@ -15,10 +15,12 @@ from hyperwatch.log.throttle import Throttle
 
 __all__ = [
     "DEFAULT_CLIENT_PAST_MB_S",
+    "DEFAULT_CLIENT_WORDS",
     "DEFAULT_CONNECTIONS",
     "DEFAULT_CONNECTIONS_PER_ADDRESS",
     "DEFAULT_PAST_MB_S",
     "DEFAULT_SUBSCRIPTIONS",
+    "DEFAULT_WORDS",
     "Bucket",
     "Limits",
     "Room",
@@ -32,6 +34,9 @@ DEFAULT_CONNECTIONS = (
 )
 DEFAULT_CONNECTIONS_PER_ADDRESS = 200  # the official API takes 10
 DEFAULT_SUBSCRIPTIONS = 1000  # in one connection; the official API takes as many from one address
+
+DEFAULT_WORDS = 120_000  # in the filters of all clients: about 25 MB
+DEFAULT_CLIENT_WORDS = 40_000  # of one connection: two of the longest lists that there may be
 
 DEFAULT_PAST_MB_S = 32.0  # twice what a node writes on a busy day; at twice this the live p99 grew by 7 ms on two cores
 DEFAULT_CLIENT_PAST_MB_S = 16.0
@@ -48,6 +53,10 @@ class Limits:
     connections: int = DEFAULT_CONNECTIONS
     connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
     subscriptions: int = DEFAULT_SUBSCRIPTIONS
+    words: int = DEFAULT_WORDS
+    """What the filters of all connections together may hold, as `word_lists` counts."""
+    client_words: int = DEFAULT_CLIENT_WORDS
+    """The same for one connection."""
     past_mb_s: float = DEFAULT_PAST_MB_S
     """What all clients together may have read from the files, in MB a second; math.inf for no limit."""
     client_past_mb_s: float = DEFAULT_CLIENT_PAST_MB_S

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from hyperwatch.feed.views import View
+from hyperwatch.feed.word_lists import TooManyWordsError
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.wish import AtBlock, AtTime
 from hyperwatch.node.streams import STREAMS
@@ -36,6 +37,7 @@ __all__ = [
     "binary",
     "not_written",
     "too_many_subscriptions",
+    "too_many_words",
     "unauthorized",
 ]
 
@@ -114,6 +116,18 @@ def too_many_subscriptions(request: Subscribe, most: int) -> ProtocolError:
         f"this connection has {most} subscriptions, as many as one may; a subscription may name many coins and users"
     )
     return ProtocolError(INVALID, request.echo, reason, "too-many-subscriptions", id=request.id)
+
+
+def too_many_words(error: TooManyWordsError, request: Subscribe) -> ProtocolError:
+    """The connection, or the service, holds as many words in filters as it may."""
+    reason = (
+        f"the filters of this connection hold {error.held} words, this one has {error.asked}, and {error.most} are the most: "
+        "end other subscriptions first"
+        if error.alone
+        else f"the filters of all clients hold {error.held} words, this one would add {error.asked}, and {error.most} are the most: "
+        "try again later, or ask for more and filter yourself"
+    )
+    return ProtocolError(INVALID, request.echo, reason, "too-many-words", id=request.id)
 
 
 def unauthorized(*, sent: bool) -> ProtocolError:

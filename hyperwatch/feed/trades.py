@@ -10,6 +10,7 @@ import msgspec
 
 from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Message
+from hyperwatch.feed.word_lists import WordList
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.counters import Counters
 from hyperwatch.node.documents import again
@@ -66,6 +67,10 @@ class Trades:
         return f"trades {self.coin}"
 
     @property
+    def lists(self) -> tuple[WordList, ...]:
+        return (frozenset([self.coin]),)
+
+    @property
     def interest(self) -> Interest:
         return Interest(coins=frozenset([self.coin]))  # the second fill of a trade is in it, and of the same coin
 
@@ -87,6 +92,7 @@ class UserFills:
     keyed = True
     compress = None
     stream = FILLS.name
+    lists = ()
 
     @property
     def name(self) -> str:

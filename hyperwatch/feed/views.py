@@ -6,7 +6,7 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
 import attrs
@@ -15,6 +15,7 @@ import msgspec
 from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Encoding, Message, packed
 from hyperwatch.feed.wanted import Wanted
+from hyperwatch.feed.word_lists import WordList
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
@@ -72,6 +73,10 @@ class View(Protocol):
     def keyed(self) -> bool:
         """Whether it looks at what events are routed by, rather than take all of them."""
 
+    @property
+    def lists(self) -> Iterable[WordList]:
+        """The lists of words that its filter holds."""
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""
 
@@ -96,6 +101,10 @@ class Events:
     @property
     def keyed(self) -> bool:
         return not self.filter.everything
+
+    @property
+    def lists(self) -> Iterable[WordList]:
+        return self.filter.lists
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
@@ -155,6 +164,7 @@ class OrderUpdates:
     stream = ORDERS.name
     compress = None
     opening = ()
+    lists = ()
 
     @property
     def name(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, Self
 
 import attrs
 
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.interest import Interest, interest_in, routed
+from hyperwatch.feed.word_lists import WordList
 from hyperwatch.node.runs import Run
 
 __all__ = ["EventFilter", "Wanted"]
@@ -28,6 +29,10 @@ class Wanted(Protocol):
     @property
     def interest(self) -> Interest | None:
         """What must occur for any event to match; None for anything."""
+
+    @property
+    def lists(self) -> Iterable[WordList]:
+        """Its lists of words."""
 
     def select(self, run: Run) -> Sequence[int]:
         """The positions of a run's events that match, in ascending order."""
@@ -54,6 +59,15 @@ class EventFilter:
     @property
     def interest(self) -> Interest | None:
         return interest_in(self.coins, self.dexes, self.users)
+
+    @property
+    def lists(self) -> Iterable[WordList]:
+        if self.coins is not None:
+            yield self.coins
+        if self.dexes:
+            yield frozenset(self.dexes)
+        if self.users is not None:
+            yield self.users
 
     def select(self, run: Run) -> Sequence[int]:
         return routed(run, self.coins, self.dexes, self.users)
