@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.feed.filters import OrderFilter, doubtful_coins
+from hyperwatch.feed.nesting import DEPTH, too_deep
 from hyperwatch.feed.packing import Message
 from hyperwatch.feed.protocol import (
     Ping,
@@ -162,6 +163,81 @@ def test_no_message_of_a_client_raises_anything_but_a_protocol_error(value: obje
             parse(text)
         except ProtocolError as error:
             json.loads(error.message())
+
+
+NESTED = [
+    "%s",
+    '{"method":%s}',
+    '{"method":"auth","token":%s}',
+    '{"method":"subscribe","subscription":%s}',
+    '{"method":"subscribe","subscription":{"type":%s}}',
+    '{"method":"subscribe","subscription":{"type":"trades","coin":"BTC","x":%s}}',
+    '{"method":"subscribe","subscription":{"type":"orders","from":%s}}',
+    '{"method":"unsubscribe","subscription":{"type":"orders","filters":[{"x":%s}]}}',
+]
+
+
+@pytest.mark.parametrize("request_", NESTED)
+def test_no_depth_of_nesting_is_more_than_an_error(request_: str) -> None:
+    """What a parser bears depends on the stack above it: all around its limit are tried."""
+    for depth in (100, *range(900, 1100), 30_000):
+        for opening, closing in ("[]", ('{"a":', "}")):
+            with pytest.raises(ProtocolError) as caught:
+                parse(request_ % (opening * depth + "1" + closing * depth))
+            answer = json.loads(caught.value.message())
+            assert answer["code"] == "bad-json"
+            assert answer["data"].endswith("lists and objects are nested more than 64 deep")
+
+
+def test_depth_is_counted_outside_of_strings_only() -> None:
+    wish = json.dumps({"method": "ping", "x": ['[{"' * 500 + "\\", "]" * 100, {"[[": "\\"}]})
+    assert parse(wish) == Ping()
+    assert parse(f'{{"method":"ping","x":{"[" * 63 + "]" * 63}}}') == Ping()
+    assert parse(f'{{"method":"ping","x":[{",".join(["[{}]"] * 1000)}]}}') == Ping()
+    for deep in ("[" * 64 + "]" * 64, '["]\\"]",' * 64 + "1" + "]" * 64):
+        with pytest.raises(ProtocolError, match="nested more than 64 deep"):
+            parse(f'{{"method":"ping","x":{deep}}}')
+
+
+LEAVES = st.none() | st.integers(0, 9) | st.text('[]{}"\\,', max_size=8)
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner)),
+       st.integers(0, 70))  # fmt: skip
+def test_the_depth_of_json_is_told_as_its_parser_finds_it(inner: object, around: int) -> None:
+    value = inner
+    for number in range(around):
+        value = [value, "["] if number % 2 else {"}": value, "x": []}
+
+    def depth(value: object) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+    assert too_deep(json.dumps(value).encode()) is (depth(value) > DEPTH)
+
+
+def test_numbers_and_words_of_any_length_are_no_more_than_an_error() -> None:
+    answers = []
+    for odd in (
+        "1e400",
+        "-1e400",
+        "9" * 4300,
+        "9" * 4301,
+        "9" * 20_000,
+        "1e-400",
+        '"%s"' % ("x" * 500_000),
+        r'"\ud800"',
+    ):
+        for key in ("coins", "users", "id", "from", "minPx", "oids", "coin", "user", "type", "filters", "compress"):
+            for value in (odd, f"[{odd}]", f'{{"time":{odd}}}', f'[{{"oids":[{odd}]}}]'):
+                for kind in ("orders", "fills", "trades", "userFills"):
+                    try:
+                        parse(f'{{"method":"subscribe","subscription":{{"type":"{kind}","{key}":{value}}}}}')
+                    except ProtocolError as error:
+                        answers.append(len(error.message()))
+    assert len(answers) > 1000
+    assert max(answers) < 20_000
 
 
 def test_unsubscribe_takes_the_id_or_an_equal_subscription() -> None:

@@ -47,6 +47,7 @@ PONG = b'{"channel":"pong"}'
 AUTHORIZED = b'{"channel":"auth"}'
 
 _ECHO_BYTES = 16 * 1024  # an answer to nonsense is no place for a megabyte of it
+_REASON_CHARACTERS = 2048  # nor for a word of it
 
 # The official texts (nktkas' SDK and order_book_server agree on them).
 PARSING = "Error parsing JSON into valid websocket request"
@@ -70,7 +71,7 @@ class ProtocolError(Exception):
         super().__init__(f"{official}: {reason}")
         joint = " " if official is INVALID else ": "
         self._text = f"{official}{joint}{document.decode()}" if 0 < len(document) <= _ECHO_BYTES else official
-        self._reason = reason.replace("{", "(").replace("}", ")")
+        self._reason = reason[:_REASON_CHARACTERS].replace("{", "(").replace("}", ")")
         self._code = code
         self._id = id
 

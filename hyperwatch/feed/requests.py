@@ -15,6 +15,7 @@ import msgspec
 
 from hyperwatch.errors import CursorError
 from hyperwatch.feed.details import address
+from hyperwatch.feed.nesting import DEPTH, too_deep
 from hyperwatch.feed.packing import ENCODINGS, Encoding
 from hyperwatch.feed.protocol import (
     EARLIEST,
@@ -58,34 +59,33 @@ def parse(text: str) -> Auth | Ping | Subscribe | Unsubscribe:
     Raises:
         ProtocolError: with the answer in it.
     """
+    whole = text.encode(errors="surrogatepass")
+    if too_deep(whole):
+        raise ProtocolError(PARSING, b"", f"lists and objects are nested more than {DEPTH} deep", "bad-json")
     try:
-        request = msgspec.json.decode(text, type=_Request)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _not_a_request(text, error) from None
+        request = msgspec.json.decode(whole, type=_Request)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        document = _document(whole)
+        raise ProtocolError(PARSING, document, str(error), "bad-request" if document else "bad-json") from None
     if request.method == "ping":
         return Ping()
     if request.method == "auth":
         return _auth(request.token)
     if request.method not in ("subscribe", "unsubscribe"):
         known = 'the methods are "subscribe", "unsubscribe", "ping" and "auth"'
-        raise ProtocolError(PARSING, _document(text), f"unknown method {request.method!r}: {known}", "unknown-method")
+        raise ProtocolError(PARSING, _document(whole), f"unknown method {request.method!r}: {known}", "unknown-method")
     if request.subscription is msgspec.UNSET:
-        raise ProtocolError(PARSING, _document(text), "a subscription is missing", "bad-request")
+        raise ProtocolError(PARSING, _document(whole), "a subscription is missing", "bad-request")
     return _subscription(request.method, bytes(request.subscription))
 
 
-def _not_a_request(text: str, error: Exception) -> ProtocolError:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return ProtocolError(PARSING, _document(text), reason, "bad-request" if _document(text) else "bad-json")
-
-
-def _document(text: str) -> bytes:
-    """The text where it is one JSON object, else nothing: braces belong around valid JSON only."""
+def _document(whole: bytes) -> bytes:
+    """What came where it is one JSON object, else nothing: braces belong around valid JSON only."""
     try:
-        whole = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = msgspec.json.decode(whole)
+    except (msgspec.DecodeError, UnicodeError):
         return b""
-    return text.encode() if isinstance(whole, dict) else b""
+    return whole if isinstance(value, dict) else b""
 
 
 def _auth(token: msgspec.Raw | msgspec.UnsetType) -> Auth:
