@@ -166,6 +166,7 @@ class Vitals:
                     _measure, sign.pipeline, abandon_on_cancel=True, limiter=self._looking
                 )
             self._note(sign, found)
+        self.guard.chatter.settle()
         self.looks += 1
 
     def troubles(self) -> list[Trouble]:

@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Collection
 
 import trio
-from loguru import logger
 
 from hyperwatch.errors import CursorError, DataError
+from hyperwatch.feed.chatter import Level
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
@@ -246,10 +246,13 @@ class Connection:
 
     async def _wait_for_files(self, subscription: Subscription, error: Exception) -> None:
         """The files are there and cannot be read now: tries again later, from the same place."""
-        logger.warning("subscription {} of {} waits for its files: {}", subscription.id, self._socket.peer, error)
+        self._say("WARNING", "subscription {!r} of {} waits for its files: {}", subscription, error)
         self._close_reader(subscription)
         subscription.serial = -1
         await trio.sleep(_RETRY_S)
+
+    def _say(self, level: Level, words: str, subscription: Subscription, error: Exception) -> None:
+        self._guard.chatter.say(level, self._socket.address, words, subscription.id, self._socket.peer, error)
 
     async def _step_in_files(self, subscription: Subscription, reader: Reader) -> None:
         missing = subscription.gap or reader.gap
@@ -289,7 +292,7 @@ class Connection:
 
     async def _skip_to_ring(self, subscription: Subscription, error: Exception) -> None:
         """What lies between cannot be read: says so, and goes on with what the ring holds."""
-        logger.error("subscription {} of {} misses a part of the log: {}", subscription.id, self._socket.peer, error)
+        self._say("INFO", "subscription {!r} of {} misses a part of the log, and is told so: {}", subscription, error)
         self._close_reader(subscription)
         before, ring = subscription.cursor, self._source(subscription).hub.ring
         subscription.cursor, subscription.serial = ring.start, ring.first_serial

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -47,10 +46,12 @@ class Start:
 class Past:
     """Opens the log at cursors and reads it there.
 
+    What a cursor would have had and is gone is a gap for who brought the cursor, and for nobody else: neither the
+    ledger nor the log hears of it.
+
     Args:
         log: the files.
         ring: what of them the head has decoded last.
-        note: is told, in a thread, of what a cursor would have had and is gone.
         throttle: what all readers together may take; those of other streams may share it.
         courtesy: of the threads that read.
     """
@@ -59,13 +60,11 @@ class Past:
         self,
         log: Log,
         ring: Ring,
-        note: Callable[[Gap], None] = lambda _: None,
         throttle: Throttle | None = None,
         courtesy: Courtesy | None = None,
     ) -> None:
         self._courtesy = courtesy or Courtesy(lambda: 0)
         self._throttle = throttle or Throttle()
-        self._note = note
         self.log = log
         self._ring = ring
         self._reading = trio.CapacityLimiter(_READERS)
@@ -123,8 +122,6 @@ class Past:
 
     def _look_for(self, wish: AtTime | AtBlock) -> Start | None:
         found = resolve(self.log, wish)
-        if found is not None and found.gap is not None:
-            self._note(found.gap)
         return None if found is None else Start(found.cursor, None, found.gap)
 
     def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:
@@ -133,7 +130,8 @@ class Past:
         return reader.start, reader.gap
 
     def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
-        reader = Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER)
-        if reader.gap is not None:
-            self._note(reader.gap)
-        return reader
+        return Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER, say=_unsaid)
+
+
+def _unsaid(_: str) -> None:
+    """What is passed over the head has said once: any number of clients may come by it."""
