@@ -21,6 +21,7 @@ from hyperwatch.feed.protocol import (
     Unsubscribe,
     acknowledgement,
     already_subscribed,
+    already_unsubscribed,
 )
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import MESSAGE_BYTES, Orders, OrderUpdates, gap, standing
@@ -33,6 +34,7 @@ from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME_MS, USER, event, line, needs_samples, sample
 
 OTHER = "0x" + "cd" * 20
+NO_POSTS = "nothing is posted here: this is a feed, which takes no orders; /info answers some questions over HTTP"
 
 
 def ask(**subscription: object) -> str:
@@ -138,6 +140,74 @@ def test_a_bad_message_gets_an_error_that_says_what_to_do(text: str, says: str, 
     # Clients take what is between the first and the last brace for the request.
     found = re.search(r"{.*}", answer["data"], re.DOTALL)
     assert found is None or isinstance(json.loads(found[0]), dict)
+
+
+@pytest.mark.parametrize(
+    ("subscription", "says"),
+    [
+        ({"type": "trades", "coin": "*"}, "'*' is no coin: trades are of one coin; fills takes coins with a star"),
+        ({"type": "trades", "coin": "xyz:*"}, "'xyz:*' is no coin"),
+        ({"type": "trades", "coin": ""}, "'' is no coin"),
+        ({"type": "trades", "coin": "BTC", "from": "earliest"}, "and takes no from; fills does"),
+        ({"type": "userFills", "user": USER, "from": None}, "takes no from; fills does"),
+        ({"type": "orderUpdates", "user": USER, "from": {"time": 5}}, "takes no from; orders does"),
+        ({"type": "orderUpdates", "user": "*"}, "'*' is no address"),
+        ({"type": "l2Book", "coin": "BTC"}, "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates"),
+        ({"type": "candle", "coin": "BTC", "interval": "1m"}, "'candle' is not served here"),
+        ({"type": "allMids"}, "'allMids' is not served here"),
+    ],
+)  # fmt: skip
+def test_an_official_subscription_that_cannot_be_is_an_error_that_costs_no_other(
+    subscription: dict[str, object], says: str
+) -> None:
+    """Clients that end all that they wait for at an error look for these words, and wait for the second answer."""
+    with pytest.raises(ProtocolError) as caught:
+        parse(ask(**subscription))
+    error, ended = map(json.loads, caught.value.answers())
+    assert error["channel"] == "error"
+    assert error["data"].startswith(f"Invalid subscription {json.dumps(subscription)}: ")
+    assert says in error["data"]
+    assert error["data"].endswith(". Already subscribed ones go on")
+    assert ended == {
+        "channel": "subscriptionResponse", "data": {"method": "unsubscribe", "subscription": subscription},
+    }  # fmt: skip
+
+
+def test_an_error_about_a_type_of_our_own_is_one_answer() -> None:
+    for text in (ask(type="orders", coin="BTC"), ask(type="fills", users=["me"]), ask(), ask(type=5), "nonsense"):
+        with pytest.raises(ProtocolError) as caught:
+            parse(text)
+        assert len(caught.value.answers()) == 1
+    assert len(already_subscribed(b'{"type":"trades","coin":"BTC"}').answers()) == 1
+    assert len(already_unsubscribed(b'{"type":"trades","coin":"BTC"}').answers()) == 2
+
+
+def test_what_does_nothing_in_an_official_type_is_a_warning() -> None:
+    request = parse(ask(type="orderUpdates", user=USER, coin="BTC", compress="zstd", aggregateByTime=True, dex="x"))
+    assert isinstance(request, Subscribe)
+    assert request.warnings == (
+        "'coin' does nothing here: orders has filters", "'compress' does nothing here: orders has filters",
+    )  # fmt: skip
+    plain = parse(ask(type="userFills", user=USER, aggregateByTime=True))
+    assert isinstance(plain, Subscribe)
+    assert plain.warnings == ()
+    assert isinstance(
+        parse('{"method":"unsubscribe","subscription":{"type":"trades","coin":"BTC","from":5}}'), Unsubscribe
+    )
+
+
+@pytest.mark.parametrize(
+    ("post", "response"),
+    [
+        ({"type": "action", "payload": {}}, {"type": "action", "payload": {"status": "err", "response": NO_POSTS}}),
+        ({"type": "info", "payload": {}}, {"type": "error", "payload": NO_POSTS}),
+    ],
+)
+def test_a_post_is_refused_as_the_official_api_does_it_by_its_number(post: object, response: object) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse(json.dumps({"method": "post", "id": 7, "request": post}))
+    (answer,) = map(json.loads, caught.value.answers())
+    assert answer == {"channel": "post", "data": {"id": 7, "response": response}, "code": "unknown-method"}
 
 
 def test_an_error_names_the_subscription_it_is_about() -> None:

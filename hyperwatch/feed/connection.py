@@ -38,7 +38,7 @@ from hyperwatch.feed.protocol import (
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Framed, Subscription
-from hyperwatch.feed.views import Events, View, gap, standing
+from hyperwatch.feed.views import View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import abreast, covers
@@ -124,7 +124,8 @@ class Connection:
                     raise binary()
                 await self._obey(parse(message))
             except ProtocolError as error:
-                await self._socket.send(error.message())
+                for answer in error.answers():
+                    await self._socket.send(answer)
 
     async def _obey(self, request: Auth | Ping | Subscribe | Unsubscribe) -> None:
         match request:
@@ -158,14 +159,12 @@ class Connection:
             start = await source.past.start(request.start)
         except (CursorError, DataError, OSError) as error:
             raise bad_cursor(error, request) from error
-        if isinstance(request.view, Events):
-            noun = source.past.log.stream.noun
-            warnings = (*request.warnings, *doubtful_coins(request.view.filter.coins, source.hub.coins(), noun))
-            warnings += (_AHEAD,) if start.ahead else ()
+        warnings = (*request.warnings, *self._doubts(request.view, source), *([_AHEAD] if start.ahead else []))
+        if request.view.ours:
             cursor = start.cursor.encode()
             answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
         else:
-            answer = acknowledgement("subscribe", request.echo)
+            answer = acknowledgement("subscribe", request.echo, warnings=warnings)
         await self._socket.send(answer)
         for message in request.view.opening:
             await self._socket.send(b"", message.tail)
@@ -187,6 +186,10 @@ class Connection:
         self.wake()
         async with self._turn:  # a message of it that is being sent comes first, and none comes after
             await self._socket.send(acknowledgement("unsubscribe", request.echo))
+
+    def _doubts(self, view: View, source: Source) -> list[str]:
+        coins, noun = view.coins, source.past.log.stream.noun
+        return doubtful_coins(coins, source.hub.coins(), noun) if coins else []
 
     def _free_id(self, view: View) -> str:
         return view.name or next(name for number in self._numbers if (name := str(number)) not in self._subscriptions)
