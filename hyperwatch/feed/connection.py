@@ -295,7 +295,9 @@ class Connection:
 
     async def _skip_to_ring(self, subscription: Subscription, error: Exception) -> None:
         """What lies between cannot be read: says so, and goes on with what the ring holds."""
-        self._say("INFO", "subscription {!r} of {} misses a part of the log, and is told so: {}", subscription, error)
+        self._say(
+            "WARNING", "subscription {!r} of {} misses a part of the log, and is told so: {}", subscription, error
+        )
         self._close_reader(subscription)
         before, ring = subscription.cursor, self._source(subscription).hub.ring
         subscription.cursor, subscription.serial = ring.start, ring.first_serial

@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 import trio
+from loguru import logger
 
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.courtesy import Courtesy, decoded_here
@@ -69,6 +70,7 @@ class Past:
         self._ring = ring
         self._reading = trio.CapacityLimiter(_READERS)
         self._seeking = trio.CapacityLimiter(_SEEKERS)
+        self._said: set[str] = set()
 
     async def start(self, wish: Cursor | AtTime | AtBlock | Literal["earliest"] | None) -> Start:
         """Where a new subscription begins.
@@ -130,8 +132,10 @@ class Past:
         return reader.start, reader.gap
 
     def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
-        return Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER, say=_unsaid)
+        return Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER, say=self._say_once)
 
-
-def _unsaid(_: str) -> None:
-    """What is passed over the head has said once: any number of clients may come by it."""
+    def _say_once(self, text: str) -> None:
+        """Any number of clients may come by a file that is passed over."""
+        if text not in self._said:
+            self._said.add(text)
+            logger.error(text)
