@@ -154,6 +154,7 @@ class Vitals:
         """Looks every LOOK_S. Does not end."""
         while True:
             await self.look()
+            self.guard.chatter.settle()
             await trio.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -166,7 +167,6 @@ class Vitals:
                     _measure, sign.pipeline, abandon_on_cancel=True, limiter=self._looking
                 )
             self._note(sign, found)
-        self.guard.chatter.settle()
         self.looks += 1
 
     def troubles(self) -> list[Trouble]:

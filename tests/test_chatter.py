@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
+import trio
 from loguru import logger
 
 from hyperwatch.feed.chatter import ADDRESSES, FEW, SPAN_S, Chatter
+from hyperwatch.feed.guard import Guard
+from hyperwatch.vitals import Vitals
 
 
 @attrs.define
@@ -81,3 +84,17 @@ def test_a_fault_brings_its_traceback_a_few_times_only() -> None:
         chatter.say("ERROR", "10.0.0.1", "a fault", fault=ValueError("x"))
     logger.remove(number)
     assert [fault.type for fault in faults] == [ValueError] * FEW
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_what_was_not_said_is_told_when_nobody_says_anything_more(told: list[str]) -> None:
+    clock, guard = Clock(), Guard()
+    guard.chatter = Chatter(clock)
+    for _ in range(FEW + 3):
+        guard.chatter.say("INFO", "10.0.0.1", "a line")
+    clock.now_s += SPAN_S
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Vitals(guard, stall_s=60, behind_s=10).watch)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel("seen")
+    assert told[FEW:] == ["INFO 3 more of these from 10.0.0.1 in the last 60 s, the last one: a line\n"]

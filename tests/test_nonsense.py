@@ -29,6 +29,7 @@ SEED = 20261127
 AT_ONCE = 100  # messages in a write
 A_CONNECTION = 1000  # messages; control frames between them count too, and 2,000 frames may come at once
 HEADS = 40  # requests beside each connection
+BLOCKS = 300  # written meanwhile: what reading the past takes grows with what there is to read, up to a bound
 FLAT_BYTES = 32 * 1024 * 1024
 WARM = 0.2  # of all messages: what is made once is there by then
 
@@ -120,16 +121,17 @@ async def fuzzed(root: Path, messages: int, seed: int = SEED) -> tuple[Fuzz, Log
     log, written = Log(), [hour_file(root, HOUR), hour_file(root, HOUR, Layout.STREAMING, FILLS),
                            hour_file(root, HOUR, Layout.STREAMING, DIFFS)]  # fmt: skip
 
-    blocks = itertools.count(7)
+    blocks, asked_for, seldom = itertools.count(7), itertools.count(), max(1, messages // AT_ONCE // BLOCKS)
 
     def write() -> None:
+        if next(asked_for) % seldom:
+            return
         block = next(blocks)
         for path, events in zip(written, ([event(block)], [fill(block), fill(block, "A")], [diff(block)]), strict=True):
             append(path, line(block, events))
 
-    for _ in range(50):
-        write()
-    settings = {"state_dir": root / "state", "info_url": "http://127.0.0.1:1/info"}
+    write()
+    settings = {"state_dir": root / "state", "info_url": "http://127.0.0.1:1/info", "ring_bytes": 2**20}
     with log.kept():
         async with running(root, **settings) as port:
             fuzz, done, before = Fuzz(port, Nonsense(seed)), 0, None
