@@ -11,6 +11,7 @@ import attrs
 
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.limits import Limits
+from hyperwatch.feed.proxies import Proxies
 from hyperwatch.feed.tokens import Tokens
 from hyperwatch.log.files import GRACE_S
 from hyperwatch.node.streams import Layout
@@ -107,5 +108,7 @@ class Config:
     """Who may connect."""
     origins: frozenset[str] = frozenset()
     """Which pages may connect, beside those of our own host, as `origin` makes them."""
+    proxies: Proxies = attrs.Factory(Proxies)
+    """Whose word on the addresses of clients is taken."""
     info_url: str | None = None
     """Of the node's info server. None: `/info` is not served."""

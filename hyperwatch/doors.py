@@ -28,7 +28,9 @@ class Doors:
     @classmethod
     def of(cls, config: Config) -> Self:
         """As an operator wants them. Raises UsageError where a setting is wrong."""
-        return cls(Guard(config.limits, config.tokens, config.origins), {"/info": info_route(config.info_url)})
+        return cls(
+            Guard(config.limits, config.tokens, config.origins, config.proxies), {"/info": info_route(config.info_url)}
+        )
 
     def with_routes(self, routes: Routes) -> Self:
         """The same, with some more to find there."""

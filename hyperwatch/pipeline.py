@@ -71,7 +71,7 @@ class Pipeline:
             found=records.found,
             counters=counters,
         )
-        return cls(log, ring, hub, Past(log, ring, records.note, throttle, courtesy), head)
+        return cls(log, ring, hub, Past(log, ring, throttle, courtesy), head)
 
     @property
     def source(self) -> Source:

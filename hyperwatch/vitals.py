@@ -154,6 +154,7 @@ class Vitals:
         """Looks every LOOK_S. Does not end."""
         while True:
             await self.look()
+            self.guard.chatter.settle()
             await trio.sleep(LOOK_S)
 
     async def look(self) -> None:

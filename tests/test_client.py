@@ -334,6 +334,29 @@ async def test_a_refused_subscription_is_a_usage_error_and_the_others_go_on(netw
         assert await cursors(good, 1) == ["c1"]
 
 
+async def test_what_ends_the_wait_for_a_refused_official_type_disturbs_nothing(network: Network) -> None:
+    async with network.connect() as feed, trio.open_nursery() as nursery:
+        good, bad = feed.orders(), feed.subscribe({"type": "l2Book", "coin": "BTC"})
+        nursery.start_soon(good.begin)
+        peer = await network.peer()
+        await peer.begin()
+        nursery.start_soon(peer.refuse, "not served here")
+        with pytest.raises(UsageError, match="not served here"):
+            await anext(bad)
+        echo = b'{"channel":"subscriptionResponse","data":{"method":"unsubscribe","subscription":{"type":"l2Book"}}}'
+        await peer.say(echo)
+        await peer.orders(1)
+        assert await cursors(good, 1) == ["c1"]
+        more = feed.fills()
+        nursery.start_soon(more.begin)
+        request = await peer.asked()
+        await peer.say(
+            echo, b'{"channel":"subscriptionResponse","data":%s,"cursor":"x"}' % json.dumps(request).encode()
+        )
+        assert (await more.begin()).cursor == "x"
+    assert not network.breaks
+
+
 @pytest.mark.parametrize("text", [b'{"hello":1}', b"\x00", b"[]", b'{"channel":"orders","data":{}}'])
 async def test_a_server_that_is_no_feed_is_an_error(network: Network, text: bytes) -> None:
     async with network.connect() as feed, trio.open_nursery() as nursery:

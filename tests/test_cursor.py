@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +70,10 @@ def at(*files: tuple[str, int, int]) -> Cursor:
 )
 def test_a_cursor_covers_what_lies_before_it_in_every_file(*, later: Cursor, earlier: Cursor, covered: bool) -> None:
     assert covers(later, earlier, hour_rank) is covered
+
+
+@pytest.mark.parametrize("block", ["-1", "1" + "0" * 30, "9" * 4000, "9" * 5000, "1e400", "1.5"])
+def test_a_cursor_whose_block_no_node_can_have_written_is_damaged(block: str) -> None:
+    text = base64.urlsafe_b64encode(f'[1,"node_order_statuses_streaming",[],{block},"",0]'.encode()).rstrip(b"=")
+    with pytest.raises(CursorError, match="the cursor is damaged"):
+        Cursor.decode(text.decode())

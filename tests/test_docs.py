@@ -15,7 +15,7 @@ import pytest
 
 from hyperwatch.cli.main import program
 from hyperwatch.errors import HyperwatchError
-from hyperwatch.feed import frames, guard, http, info, limits, line, server, wire
+from hyperwatch.feed import chatter, frames, guard, http, info, limits, line, nesting, server, wire
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
 from hyperwatch.feed.requests import parse
@@ -145,6 +145,7 @@ def test_the_table_of_limits_is_what_the_code_says() -> None:
         ("bytes of a request's head", http.HEAD_BYTES),
         ("subscriptions of a connection", limits.DEFAULT_SUBSCRIPTIONS),
         ("KiB of a message", frames.INBOUND_BYTES // kib),
+        ("lists and objects within each other in it", nesting.DEPTH),
         ("frames of a message", frames.INBOUND_FRAMES),
         ("frames a second, pings too", frames.FRAMES_PER_S),
         ("frames in a burst", frames.FRAMES_BURST),
@@ -159,6 +160,13 @@ def test_the_table_of_limits_is_what_the_code_says() -> None:
         assert f"| {what} | {default} |" in text, what
     assert info.AT_ONCE == 4, "docs/security.md says four at once"
     assert [kind for kind in info.ALLOWED if f"`{kind}`" not in text] == []
+
+
+def test_how_many_lines_a_client_may_cause_is_what_the_code_says() -> None:
+    text = (ROOT / "docs" / "log.md").read_text()
+    assert (chatter.FEW, chatter.SPAN_S, chatter.ADDRESSES) == (5, 60, 256)
+    assert "five in a minute are" in text
+    assert f"Beyond {chatter.ADDRESSES} addresses" in text
 
 
 def test_every_refusal_is_in_the_page_on_security_under_its_name_and_with_its_code() -> None:

@@ -249,6 +249,8 @@ async def test_whatever_a_client_says_it_is_answered_and_goes_on(path: Path, sai
         await client.socket.send_message(said)
         answer = await client.hear()
         assert answer == answered or answered in answer["data"]
+        if "l2Book" in str(said):
+            assert (await client.hear())["data"]["method"] == "unsubscribe"
         await client.say({"method": "ping"})
         assert await client.hear() == {"channel": "pong"}
 

@@ -38,6 +38,7 @@ class FakeSocket:
 
     room: int = 10**9
     peer: str = "a fake"
+    address: str = "a fake"
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
 

@@ -57,6 +57,8 @@ async def test_the_official_python_sdk_receives_trades_order_updates_and_user_fi
             manager.daemon = True
             manager.start()
             try:
+                for kind in ({"type": "l2Book", "coin": "BTC"}, {"type": "allMids"}, {"type": "trades", "coin": "*"}):
+                    manager.subscribe(kind, on_message)  # what cannot be served disturbs nothing
                 manager.subscribe({"type": "trades", "coin": "BTC"}, on_message)
                 manager.subscribe({"type": "orderUpdates", "user": USER}, on_message)
                 manager.subscribe({"type": "userFills", "user": USER}, on_message)
@@ -73,7 +75,7 @@ async def test_the_official_python_sdk_receives_trades_order_updates_and_user_fi
     assert heard["userFills"][1]["fills"][0]["side"] == "B"
 
 
-CCXT = textwrap.dedent("""
+EXCHANGE = """
     import asyncio, json, sys
     import ccxt.pro
 
@@ -91,25 +93,52 @@ CCXT = textwrap.dedent("""
             "precision": {"amount": 0.00001, "price": 1}, "info": {},
         })])
         try:
-            trades, orders, fills = await asyncio.gather(
-                exchange.watch_trades("BTC/USDC:USDC"), exchange.watch_orders(), exchange.watch_my_trades()
-            )
-            print(json.dumps([trades[-1], orders[-1], fills[-1]]))
-            await exchange.un_watch_trades("BTC/USDC:USDC")
+            await watch(exchange)
         finally:
             await exchange.close()
 
     asyncio.run(main(*sys.argv[1:]))
-""")
+"""
+THREE = """
+    async def watch(exchange):
+        trades, orders, fills = await asyncio.gather(
+            exchange.watch_trades("BTC/USDC:USDC"), exchange.watch_orders(), exchange.watch_my_trades()
+        )
+        print(json.dumps([trades[-1], orders[-1], fills[-1]]))
+        await exchange.un_watch_trades("BTC/USDC:USDC")
+"""
+BESIDE = """
+    async def watch(exchange):
+        symbol, url = "BTC/USDC:USDC", exchange.urls["api"]["ws"]["public"]
+        post = {"method": "post", "id": 7, "request": {"type": "action", "payload": {}}}
+        refused = []
+
+        async def healthy():
+            await asyncio.gather(exchange.watch_trades(symbol), exchange.watch_my_trades())
+            while len(refused) < 6:
+                await asyncio.gather(exchange.watch_trades(symbol), exchange.watch_orders(), exchange.watch_my_trades())
+
+        async def not_served():
+            for wish in (
+                exchange.watch_order_book(symbol), exchange.watch_ohlcv(symbol, "1m"), exchange.watch_ticker(symbol),
+                exchange.watch_tickers(), exchange.watch_positions(), exchange.watch(url, "7", post, "7"),
+            ):
+                try:
+                    await asyncio.wait_for(wish, 5)
+                except ccxt.BaseError as error:
+                    refused.append(f"{type(error).__name__} {error}")
+
+        await asyncio.gather(healthy(), not_served())
+        print(json.dumps(refused))
+"""
 
 
-async def test_ccxts_hyperliquid_client_receives_trades_orders_and_its_own_trades(
-    tmp_path: Path, write: Callable[[], None]
-) -> None:
-    """In a process of its own: it is built on asyncio."""
+async def ccxt_does(what: str, data_dir: Path, write: Callable[[], None]) -> Any:  # noqa: ANN401  JSON
+    """What a program on ccxt prints last, while blocks are written. In a process of its own: it is built on asyncio."""
+    program = textwrap.dedent(what) + textwrap.dedent(EXCHANGE)
     with trio.fail_after(40):
-        async with running(tmp_path) as port, trio.open_nursery() as nursery:
-            command = [sys.executable, "-c", CCXT, f"ws://127.0.0.1:{port}/ws", USER]
+        async with running(data_dir) as port, trio.open_nursery() as nursery:
+            command = [sys.executable, "-c", program, f"ws://127.0.0.1:{port}/ws", USER]
             run = partial(trio.run_process, command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
             ended: list[subprocess.CompletedProcess[bytes]] = []
 
@@ -120,9 +149,14 @@ async def test_ccxts_hyperliquid_client_receives_trades_orders_and_its_own_trade
             while not ended:
                 write()
                 await trio.sleep(0.1)
-
     assert ended[0].returncode == 0, ended[0].stdout.decode()
-    trade, order, mine = json.loads(ended[0].stdout.splitlines()[-1])
+    return json.loads(ended[0].stdout.splitlines()[-1])
+
+
+async def test_ccxts_hyperliquid_client_receives_trades_orders_and_its_own_trades(
+    tmp_path: Path, write: Callable[[], None]
+) -> None:
+    trade, order, mine = await ccxt_does(THREE, tmp_path, write)
     assert (trade["symbol"], trade["side"], trade["price"], trade["amount"]) == (
         "BTC/USDC:USDC",
         "buy",
@@ -131,3 +165,11 @@ async def test_ccxts_hyperliquid_client_receives_trades_orders_and_its_own_trade
     )
     assert (order["symbol"], order["side"], order["status"]) == ("BTC/USDC:USDC", "buy", "open")
     assert (mine["symbol"], mine["side"], mine["price"]) == ("BTC/USDC:USDC", "buy", 81308.0)
+
+
+async def test_what_cannot_be_served_costs_ccxt_nothing_that_it_watches_on_the_same_connection(
+    tmp_path: Path, write: Callable[[], None]
+) -> None:
+    refused = await ccxt_does(BESIDE, tmp_path, write)
+    assert [text.split()[0] for text in refused] == ["UnsubscribeError"] * 5 + ["ExchangeError"]
+    assert "this is a feed, which takes no orders" in refused[-1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attrs
 import pytest
+from loguru import logger
 
 from hyperwatch.log import past
 from hyperwatch.log.batch import Batch
@@ -101,3 +103,21 @@ async def test_where_the_disk_must_be_asked_who_is_alone_is_read_by_a_thread(
     found, _ = await log.read(1, seam(HOURS - 1, EACH))
 
     assert len(events_of(found)) == HOURS * EACH
+
+
+async def test_what_is_passed_over_is_said_once_however_many_clients_come_by_it(log: Log) -> None:
+    os.mkfifo(log.root / ORDERS.directory(Layout.STREAMING) / "hourly" / "20260505" / "9")
+    append(hour_file(log.root, "20260505/10"), line(10, [event(10)]))
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="DEBUG")
+    files = Past(Tree(log.root, ORDERS, Layout.STREAMING), Ring(BEGIN, 1))
+    for _ in range(10):
+        reader = await files.open(BEGIN, keyed=False)
+        found = []
+        while batch := await files.next(reader, seam(10, 1), Throttle()):
+            found.append(batch)
+        reader.close()
+        assert len(events_of(found)) == HOURS * EACH + 1
+    logger.remove(sink)
+    (text,) = said
+    assert text.endswith("; it is passed over")

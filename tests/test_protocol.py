@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.feed.filters import OrderFilter, doubtful_coins
+from hyperwatch.feed.nesting import DEPTH, too_deep
 from hyperwatch.feed.packing import Message
 from hyperwatch.feed.protocol import (
     Ping,
@@ -20,6 +21,7 @@ from hyperwatch.feed.protocol import (
     Unsubscribe,
     acknowledgement,
     already_subscribed,
+    already_unsubscribed,
 )
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.views import MESSAGE_BYTES, Orders, OrderUpdates, gap, standing
@@ -32,6 +34,7 @@ from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME_MS, USER, event, line, needs_samples, sample
 
 OTHER = "0x" + "cd" * 20
+NO_POSTS = "nothing is posted here: this is a feed, which takes no orders; /info answers some questions over HTTP"
 
 
 def ask(**subscription: object) -> str:
@@ -139,6 +142,74 @@ def test_a_bad_message_gets_an_error_that_says_what_to_do(text: str, says: str, 
     assert found is None or isinstance(json.loads(found[0]), dict)
 
 
+@pytest.mark.parametrize(
+    ("subscription", "says"),
+    [
+        ({"type": "trades", "coin": "*"}, "'*' is no coin: trades are of one coin; fills takes coins with a star"),
+        ({"type": "trades", "coin": "xyz:*"}, "'xyz:*' is no coin"),
+        ({"type": "trades", "coin": ""}, "'' is no coin"),
+        ({"type": "trades", "coin": "BTC", "from": "earliest"}, "and takes no from; fills does"),
+        ({"type": "userFills", "user": USER, "from": None}, "takes no from; fills does"),
+        ({"type": "orderUpdates", "user": USER, "from": {"time": 5}}, "takes no from; orders does"),
+        ({"type": "orderUpdates", "user": "*"}, "'*' is no address"),
+        ({"type": "l2Book", "coin": "BTC"}, "'l2Book' is not served here; orders, fills, bookDiffs, orderUpdates"),
+        ({"type": "candle", "coin": "BTC", "interval": "1m"}, "'candle' is not served here"),
+        ({"type": "allMids"}, "'allMids' is not served here"),
+    ],
+)  # fmt: skip
+def test_an_official_subscription_that_cannot_be_is_an_error_that_costs_no_other(
+    subscription: dict[str, object], says: str
+) -> None:
+    """Clients that end all that they wait for at an error look for these words, and wait for the second answer."""
+    with pytest.raises(ProtocolError) as caught:
+        parse(ask(**subscription))
+    error, ended = map(json.loads, caught.value.answers())
+    assert error["channel"] == "error"
+    assert error["data"].startswith(f"Invalid subscription {json.dumps(subscription)}: ")
+    assert says in error["data"]
+    assert error["data"].endswith(". Already subscribed ones go on")
+    assert ended == {
+        "channel": "subscriptionResponse", "data": {"method": "unsubscribe", "subscription": subscription},
+    }  # fmt: skip
+
+
+def test_an_error_about_a_type_of_our_own_is_one_answer() -> None:
+    for text in (ask(type="orders", coin="BTC"), ask(type="fills", users=["me"]), ask(), ask(type=5), "nonsense"):
+        with pytest.raises(ProtocolError) as caught:
+            parse(text)
+        assert len(caught.value.answers()) == 1
+    assert len(already_subscribed(b'{"type":"trades","coin":"BTC"}').answers()) == 1
+    assert len(already_unsubscribed(b'{"type":"trades","coin":"BTC"}').answers()) == 2
+
+
+def test_what_does_nothing_in_an_official_type_is_a_warning() -> None:
+    request = parse(ask(type="orderUpdates", user=USER, coin="BTC", compress="zstd", aggregateByTime=True, dex="x"))
+    assert isinstance(request, Subscribe)
+    assert request.warnings == (
+        "'coin' does nothing here: orders has filters", "'compress' does nothing here: orders has filters",
+    )  # fmt: skip
+    plain = parse(ask(type="userFills", user=USER, aggregateByTime=True))
+    assert isinstance(plain, Subscribe)
+    assert plain.warnings == ()
+    assert isinstance(
+        parse('{"method":"unsubscribe","subscription":{"type":"trades","coin":"BTC","from":5}}'), Unsubscribe
+    )
+
+
+@pytest.mark.parametrize(
+    ("post", "response"),
+    [
+        ({"type": "action", "payload": {}}, {"type": "action", "payload": {"status": "err", "response": NO_POSTS}}),
+        ({"type": "info", "payload": {}}, {"type": "error", "payload": NO_POSTS}),
+    ],
+)
+def test_a_post_is_refused_as_the_official_api_does_it_by_its_number(post: object, response: object) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse(json.dumps({"method": "post", "id": 7, "request": post}))
+    (answer,) = map(json.loads, caught.value.answers())
+    assert answer == {"channel": "post", "data": {"id": 7, "response": response}, "code": "unknown-method"}
+
+
 def test_an_error_names_the_subscription_it_is_about() -> None:
     with pytest.raises(ProtocolError) as caught:
         parse(ask(type="orders", id="mine", sides=["?"]))
@@ -162,6 +233,81 @@ def test_no_message_of_a_client_raises_anything_but_a_protocol_error(value: obje
             parse(text)
         except ProtocolError as error:
             json.loads(error.message())
+
+
+NESTED = [
+    "%s",
+    '{"method":%s}',
+    '{"method":"auth","token":%s}',
+    '{"method":"subscribe","subscription":%s}',
+    '{"method":"subscribe","subscription":{"type":%s}}',
+    '{"method":"subscribe","subscription":{"type":"trades","coin":"BTC","x":%s}}',
+    '{"method":"subscribe","subscription":{"type":"orders","from":%s}}',
+    '{"method":"unsubscribe","subscription":{"type":"orders","filters":[{"x":%s}]}}',
+]
+
+
+@pytest.mark.parametrize("request_", NESTED)
+def test_no_depth_of_nesting_is_more_than_an_error(request_: str) -> None:
+    """What a parser bears depends on the stack above it: all around its limit are tried."""
+    for depth in (100, *range(900, 1100), 30_000):
+        for opening, closing in ("[]", ('{"a":', "}")):
+            with pytest.raises(ProtocolError) as caught:
+                parse(request_ % (opening * depth + "1" + closing * depth))
+            answer = json.loads(caught.value.message())
+            assert answer["code"] == "bad-json"
+            assert answer["data"].endswith("lists and objects are nested more than 64 deep")
+
+
+def test_depth_is_counted_outside_of_strings_only() -> None:
+    wish = json.dumps({"method": "ping", "x": ['[{"' * 500 + "\\", "]" * 100, {"[[": "\\"}]})
+    assert parse(wish) == Ping()
+    assert parse(f'{{"method":"ping","x":{"[" * 63 + "]" * 63}}}') == Ping()
+    assert parse(f'{{"method":"ping","x":[{",".join(["[{}]"] * 1000)}]}}') == Ping()
+    for deep in ("[" * 64 + "]" * 64, '["]\\"]",' * 64 + "1" + "]" * 64):
+        with pytest.raises(ProtocolError, match="nested more than 64 deep"):
+            parse(f'{{"method":"ping","x":{deep}}}')
+
+
+LEAVES = st.none() | st.integers(0, 9) | st.text('[]{}"\\,', max_size=8)
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner)),
+       st.integers(0, 70))  # fmt: skip
+def test_the_depth_of_json_is_told_as_its_parser_finds_it(inner: object, around: int) -> None:
+    value = inner
+    for number in range(around):
+        value = [value, "["] if number % 2 else {"}": value, "x": []}
+
+    def depth(value: object) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+    assert too_deep(json.dumps(value).encode()) is (depth(value) > DEPTH)
+
+
+def test_numbers_and_words_of_any_length_are_no_more_than_an_error() -> None:
+    answers = []
+    for odd in (
+        "1e400",
+        "-1e400",
+        "9" * 4300,
+        "9" * 4301,
+        "9" * 20_000,
+        "1e-400",
+        '"%s"' % ("x" * 500_000),
+        r'"\ud800"',
+    ):
+        for key in ("coins", "users", "id", "from", "minPx", "oids", "coin", "user", "type", "filters", "compress"):
+            for value in (odd, f"[{odd}]", f'{{"time":{odd}}}', f'[{{"oids":[{odd}]}}]'):
+                for kind in ("orders", "fills", "trades", "userFills"):
+                    try:
+                        parse(f'{{"method":"subscribe","subscription":{{"type":"{kind}","{key}":{value}}}}}')
+                    except ProtocolError as error:
+                        answers.append(len(error.message()))
+    assert len(answers) > 1000
+    assert max(answers) < 20_000
 
 
 def test_unsubscribe_takes_the_id_or_an_equal_subscription() -> None:

@@ -61,6 +61,7 @@ class FakeSocket:
     """A client that takes everything."""
 
     peer: str = "a fake"
+    address: str = "a fake"
     unfinished: bool = False
     heard: list[tuple[int | None, int]] = attrs.Factory(list)
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from guarded import asked
 from loguru import logger
 
 from hyperwatch import records, service
@@ -233,18 +234,26 @@ async def test_what_was_removed_while_hyperwatch_was_down_is_told_from_what_can_
     ]
 
 
-async def test_a_cursor_whose_place_is_gone_is_a_gap_and_in_the_ledger(tmp_path: Path) -> None:
+async def test_a_cursor_whose_place_is_gone_is_a_gap_for_its_client_and_none_of_the_services(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(20, [event(1)]))
+    sink, lines = said("DEBUG")
     gone = Cursor("node_order_statuses_streaming", (FilePlace("20260505/8", 50, 0, "abc"),), 7, "2026", 3)
     with trio.fail_after(20):
         async with running(tmp_path, state_dir=tmp_path / "state") as port, connected(port) as client:
-            answer = await client.subscribe(type="orders", **{"from": gone.encode()})
-            assert answer["channel"] == "subscriptionResponse"
-            first, second = await client.hear(), await client.hear()
-    assert (first["channel"], first["data"]["reason"], first["data"]["seq"]) == ("gap", "place-gone", 1)
-    assert (first["data"]["from"]["block"], first["data"]["to"]["block"]) == (7, 20)
-    assert second["data"]["blockNumber"] == 20
-    assert [gap.reason for _, gap in state_module.gaps(tmp_path / "state").read()] == ["place-gone"]
+            for wish in (gone.encode(), {"block": 7}, {"time": 5}, *[gone.encode()] * 20):
+                answer = await client.subscribe(type="orders", id="mine", **{"from": wish})
+                assert answer["channel"] == "subscriptionResponse"
+                first, second = await client.hear(), await client.hear("orders")
+                assert (first["channel"], first["data"]["reason"], first["data"]["seq"]) == ("gap", "place-gone", 1)
+                assert first["data"]["to"]["block"] == 20
+                assert second["data"]["blockNumber"] == 20
+                await client.say({"method": "unsubscribe", "subscription": {"type": "orders", "id": "mine"}})
+                await client.hear("subscriptionResponse")
+            told = json.loads((await asked(port, b"GET /gaps HTTP/1.1\r\nHost: x\r\n\r\n"))[1])
+    assert told["gaps"] == []
+    assert list(state_module.gaps(tmp_path / "state").read()) == []
+    assert not [text for text in lines if "gap" in text]
+    logger.remove(sink)
 
 
 async def test_a_format_change_stops_reading_with_the_place_kept(tmp_path: Path) -> None:

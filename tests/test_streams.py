@@ -189,6 +189,24 @@ async def test_a_coin_that_the_stream_has_not_seen_lately_is_a_warning(root: Pat
     ]
 
 
+async def test_trades_of_a_coin_that_was_not_seen_lately_are_warned_of_beside_the_official_answer(root: Path) -> None:
+    path = file_of(root, FILLS)
+    append(path, b"")
+    async with feed(root) as client:
+        await client.subscribe(type="userFills", user=USER)
+        append(path, line(7, [fill(1)]))
+        while not (await client.hear("userFills"))["data"]["fills"]:
+            pass
+        known = await client.subscribe(type="trades", coin="BTC")
+        wrong = await client.subscribe(type="trades", coin="btc")
+    assert known == {
+        "channel": "subscriptionResponse", "data": {"method": "subscribe", "subscription": {"type": "trades", "coin": "BTC"}},
+    }  # fmt: skip
+    assert wrong["data"] == {"method": "subscribe", "subscription": {"type": "trades", "coin": "btc"}}
+    assert wrong["warnings"] == ["no fill of 'btc' was seen lately; did you mean 'BTC'? Case matters"]
+    assert wrong.keys() == {"channel", "data", "warnings"}
+
+
 async def test_one_connection_may_hold_several_streams_each_with_its_own_cursors(root: Path) -> None:
     append(file_of(root, FILLS), line(7, [fill(1)]))
     async with feed(root) as client:

@@ -38,6 +38,7 @@ from hyperwatch.feed.limits import (
     Limits,
     raise_open_files,
 )
+from hyperwatch.feed.proxies import Proxies
 from hyperwatch.feed.tokens import VARIABLE, Tokens
 from hyperwatch.logs import to_stderr
 from hyperwatch.node.streams import Layout
@@ -94,6 +95,9 @@ def metrics_address() -> str:
         help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
 @option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
         help="Browser pages that may connect, as https://example.com. May be repeated.")  # fmt: skip
+@option("--trusted-proxy", metavar="ADDRESS", multiple=True, show_default="none",
+        help="A proxy before the service, or a network of them: its X-Forwarded-For and X-Forwarded-Host are believed. "
+        "May be repeated.")  # fmt: skip
 @option("--info-url", metavar="URL", default=None, show_default="no /info",
         help="The node's info server, as http://127.0.0.1:3001/info; SDKs ask it when they are built.")  # fmt: skip
 @log_options
@@ -142,6 +146,7 @@ def configured(settings: Mapping[str, Any]) -> Config:
         ),
         tokens=_tokens(settings["tokens_file"]),
         origins=frozenset(map(origin, settings["allow_origin"])),
+        proxies=Proxies.of(settings["trusted_proxy"]),
         info_url=settings["info_url"],
     )
     Doors.of(config)  # which says whether they can be built

@@ -66,6 +66,12 @@ class _Envelope(msgspec.Struct):
     user: str = ""
 
 
+class _Done(msgspec.Struct):
+    """What an acknowledgement says was carried out."""
+
+    method: str = ""
+
+
 class _Numbered(msgspec.Struct):
     id: str
     seq: int
@@ -80,6 +86,7 @@ class _About(msgspec.Struct):
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
+_DONE = msgspec.json.Decoder(_Done)
 _DATA = msgspec.json.Decoder(_Numbered)
 _ABOUT = msgspec.json.Decoder(_About | list[_About])
 
@@ -174,6 +181,8 @@ class Connection:
                 envelope = _ENVELOPE.decode(text)
                 if envelope.channel not in ("subscriptionResponse", "error"):
                     await self._hand_over(envelope, text)
+                elif self._is_echo(envelope):
+                    continue
                 elif self._asked is not None:
                     self._answer(self._asked, envelope, text)
                 else:
@@ -186,6 +195,12 @@ class Connection:
         except msgspec.DecodeError as error:
             what = f"{self._url} sent what is no message of a feed ({error})"
             return End(FeedError(what, "check that hyperwatch is what listens there"))
+
+    def _is_echo(self, envelope: _Envelope) -> bool:
+        """Whether it ends what was not asked to end: it follows an error, for clients that look for nothing else."""
+        if envelope.channel == "error" or (self._asked is not None and self._asked.method == "unsubscribe"):
+            return False
+        return _DONE.decode(envelope.data).method == "unsubscribe"
 
     async def _receive(self) -> bytes | None:
         """The next message; None where none comes, though one was asked for."""

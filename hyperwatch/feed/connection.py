@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Collection
 
 import trio
-from loguru import logger
 
 from hyperwatch.errors import CursorError, DataError
+from hyperwatch.feed.chatter import Level
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
@@ -39,7 +39,7 @@ from hyperwatch.feed.protocol import (
 from hyperwatch.feed.requests import parse
 from hyperwatch.feed.streams import Source, Streams
 from hyperwatch.feed.subscription import Framed, Subscription
-from hyperwatch.feed.views import Events, View, gap, standing
+from hyperwatch.feed.views import View, gap, standing
 from hyperwatch.feed.wire import Socket
 from hyperwatch.feed.word_lists import TooManyWordsError
 from hyperwatch.log.batch import Entry
@@ -134,7 +134,8 @@ class Connection:
                 raise binary()
             await self._obey(parse(message))
         except ProtocolError as error:
-            await self._socket.send(error.message())
+            for answer in error.answers():
+                await self._socket.send(answer)
 
     async def _obey(self, request: Auth | Ping | Subscribe | Unsubscribe) -> None:
         match request:
@@ -174,14 +175,12 @@ class Connection:
         except (CursorError, DataError, OSError) as error:
             self._words.give_back(name)
             raise bad_cursor(error, request) from error
-        if isinstance(request.view, Events):
-            noun = source.past.log.stream.noun
-            warnings = (*request.warnings, *doubtful_coins(request.view.filter.coins, source.hub.coins(), noun))
-            warnings += (_AHEAD,) if start.ahead else ()
+        warnings = (*request.warnings, *self._doubts(request.view, source), *([_AHEAD] if start.ahead else []))
+        if request.view.ours:
             cursor = start.cursor.encode()
             answer = acknowledgement("subscribe", request.echo, id=name, cursor=cursor, warnings=warnings)
         else:
-            answer = acknowledgement("subscribe", request.echo)
+            answer = acknowledgement("subscribe", request.echo, warnings=warnings)
         await self._socket.send(answer)
         for message in request.view.opening:
             await self._socket.send(b"", message.tail)
@@ -204,6 +203,10 @@ class Connection:
         self.wake()
         async with self._turn:  # a message of it that is being sent comes first, and none comes after
             await self._socket.send(acknowledgement("unsubscribe", request.echo))
+
+    def _doubts(self, view: View, source: Source) -> list[str]:
+        coins, noun = view.coins, source.past.log.stream.noun
+        return doubtful_coins(coins, source.hub.coins(), noun) if coins else []
 
     def _free_id(self, view: View) -> str:
         return view.name or next(name for number in self._numbers if (name := str(number)) not in self._subscriptions)
@@ -263,10 +266,13 @@ class Connection:
 
     async def _wait_for_files(self, subscription: Subscription, error: Exception) -> None:
         """The files are there and cannot be read now: tries again later, from the same place."""
-        logger.warning("subscription {} of {} waits for its files: {}", subscription.id, self._socket.peer, error)
+        self._say("WARNING", "subscription {!r} of {} waits for its files: {}", subscription, error)
         self._close_reader(subscription)
         subscription.serial = -1
         await trio.sleep(_RETRY_S)
+
+    def _say(self, level: Level, words: str, subscription: Subscription, error: Exception) -> None:
+        self._guard.chatter.say(level, self._socket.address, words, subscription.id, self._socket.peer, error)
 
     async def _step_in_files(self, subscription: Subscription, reader: Reader) -> None:
         missing = subscription.gap or reader.gap
@@ -306,7 +312,9 @@ class Connection:
 
     async def _skip_to_ring(self, subscription: Subscription, error: Exception) -> None:
         """What lies between cannot be read: says so, and goes on with what the ring holds."""
-        logger.error("subscription {} of {} misses a part of the log: {}", subscription.id, self._socket.peer, error)
+        self._say(
+            "WARNING", "subscription {!r} of {} misses a part of the log, and is told so: {}", subscription, error
+        )
         self._close_reader(subscription)
         before, ring = subscription.cursor, self._source(subscription).hub.ring
         subscription.cursor, subscription.serial = ring.start, ring.first_serial

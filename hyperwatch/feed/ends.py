@@ -20,6 +20,7 @@ class Why(StrEnum):
     STOPPING = "stopping"
     SLOW_HANDSHAKE = "slow_handshake"
     REQUEST = "request"
+    FOREIGN = "foreign"
     ORIGIN = "origin"
     TOKEN = "token"  # noqa: S105  a name
     INFO_REQUEST = "info_request"

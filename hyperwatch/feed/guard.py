@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from http import HTTPStatus
 
+from hyperwatch.feed.chatter import Chatter
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.http import Request
 from hyperwatch.feed.limits import Limits, Room, sockets_end
+from hyperwatch.feed.proxies import Proxies
 from hyperwatch.feed.tokens import Tokens
 from hyperwatch.feed.word_lists import WordBudget
 
@@ -18,26 +20,34 @@ HANDSHAKES_PER_ADDRESS = 128
 UNAUTHORIZED = 4401  # codes from 4000 on are private; the last three digits say it as HTTP does
 
 _BEARER = "bearer "
+_PORTS = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":443"}
 _NO_TOKEN = "a token is needed: send it as Authorization: Bearer"  # noqa: S105  what is said where there is none
 _WRONG_TOKEN = "this token is not known here"  # noqa: S105  as above
 
 
 class Guard:
-    """Refuses by raising RefusedError; whoever answers it counts it in `refusals`.
+    """Refuses by raising RefusedError; whoever answers it counts it in `refusals`, and says it in `chatter`.
 
     Args:
         limits: what clients may take.
         tokens: which of them open the door; none: it is open.
         origins: of pages that may connect from a browser beside those of our own host, as `scheme://host[:port]`.
+        proxies: whose word on a client's address and on the host that it asked for is taken.
     """
 
     def __init__(
-        self, limits: Limits | None = None, tokens: Tokens | None = None, origins: frozenset[str] = frozenset()
+        self,
+        limits: Limits | None = None,
+        tokens: Tokens | None = None,
+        origins: frozenset[str] = frozenset(),
+        proxies: Proxies | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.refusals: Counter[Why] = Counter()
+        self.chatter = Chatter()
         self._tokens = tokens or Tokens()
-        self._origins = origins
+        self._origins = frozenset(map(_without_port, origins))
+        self.proxies = proxies or Proxies()
         self.words = WordBudget(self.limits.words, self.limits.client_words)
         total, each = self.limits.connections, self.limits.connections_per_address
         self.connections = Room(
@@ -58,11 +68,19 @@ class Guard:
             text = "the service has no open files left for another connection: try again later"
             raise RefusedError(Why.FILES, HTTPStatus.SERVICE_UNAVAILABLE, text)
 
-    def check_origin(self, request: Request) -> None:
-        """Refuses what a browser sends for a page of another host. Programs send no Origin."""
-        origin, host = request.header(b"origin").lower(), request.header(b"host").lower()
-        own = bool(host) and origin.partition("://")[2] == host
-        if b"origin" in request.headers and not own and origin not in self._origins:
+    def check_origin(self, request: Request, peer: str) -> None:
+        """Refuses what a browser sends for a page of another host. Programs send no Origin.
+
+        Args:
+            request: the request.
+            peer: the address that it came from.
+        """
+        origin, host = request.header(b"origin").lower(), self.proxies.asked_host(peer, request).lower()
+        # Whether TLS is spoken before us is not known here: a host without a port is taken to be asked as the page was.
+        scheme, _, place = origin.partition("://")
+        port = _PORTS.get(scheme, "")
+        own = bool(host) and place.removesuffix(port) == host.removesuffix(port)
+        if b"origin" in request.headers and not own and _without_port(origin) not in self._origins:
             text = "pages of this origin may not connect: the service's --allow-origin lists those that may"
             raise RefusedError(Why.ORIGIN, HTTPStatus.FORBIDDEN, text)
 
@@ -85,6 +103,11 @@ class Guard:
     def allows(self, token: str) -> bool:
         """Whether a token lets in."""
         return not self._tokens or self._tokens.allow(token)
+
+
+def _without_port(origin: str) -> str:
+    """An origin without the port that its scheme means: browsers do not send it."""
+    return origin.removesuffix(_PORTS.get(origin.partition("://")[0], ""))
 
 
 def _unauthorized(text: str) -> RefusedError:

@@ -12,12 +12,14 @@ import h11
 import trio
 
 from hyperwatch.feed.ends import GoneError, RefusedError, Why
+from hyperwatch.feed.foreign import foreign, undecided
 
-__all__ = ["HEAD_BYTES", "Answer", "Exchange", "Request", "Route", "Routes", "refusal", "rendered"]
+__all__ = ["HEAD_BYTES", "Answer", "Exchange", "Request", "Route", "Routes", "refusal"]
 
 HEAD_BYTES = 16 * 1024  # a browser's head with its cookies has 2 to 4 KiB
 _READ_BYTES = 4096
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+_ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]*)", re.IGNORECASE)
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -27,7 +29,7 @@ class Request:
 
     method: str
     path: str
-    """Without the query."""
+    """Without the query; slashes at its end and doubled ones do not count."""
     headers: Mapping[bytes, bytes]
     """By lower-case names; what is there twice is joined by a comma."""
     body: bytes = b""
@@ -39,19 +41,22 @@ class Request:
     @property
     def for_websocket(self) -> bool:
         """Whether it asks for a WebSocket."""
-        return self.header(b"upgrade").lower() == "websocket"
+        return "websocket" in self._words(b"upgrade")
 
     def websocket_key(self) -> bytes:
         """What the handshake is answered by. Raises RefusedError where it is none (RFC 6455, 4.2.1)."""
         key = self.headers.get(b"sec-websocket-key", b"")
-        words = [word.strip().lower() for word in self.header(b"connection").split(",")]
-        if self.method != "GET" or "upgrade" not in words or not _KEY.fullmatch(key):
+        if self.method != "GET" or "upgrade" not in self._words(b"connection") or not _KEY.fullmatch(key):
             text = "a WebSocket handshake is a GET with Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes"
             raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, text)
         if self.header(b"sec-websocket-version") != "13":
             headers = [("Sec-WebSocket-Version", "13")]
             raise RefusedError(Why.REQUEST, HTTPStatus.UPGRADE_REQUIRED, "only version 13 is spoken", headers)
         return key
+
+    def _words(self, name: bytes) -> list[str]:
+        """A header's list of words, in lower case."""
+        return [word.strip().lower() for word in self.header(name).split(",")]
 
 
 @attrs.frozen
@@ -75,20 +80,13 @@ class Route:
     free: bool = False
     """Whether it is answered without a token."""
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What may be asked of it: HEAD is answered as GET is, without the body."""
+        return (self.method, "HEAD", "OPTIONS") if self.method == "GET" else (self.method, "OPTIONS")
+
 
 Routes = Mapping[str, Route]
-
-
-def rendered(answer: Answer) -> bytes:
-    """The whole answer, as it goes over the wire."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {responses.get(answer.status, '')}",
-        f"Content-Type: {answer.kind}",
-        f"Content-Length: {len(answer.body)}",
-        "Connection: close",
-        *(f"{name}: {value}" for name, value in answer.headers),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body
 
 
 def refusal(error: RefusedError) -> Answer:
@@ -106,6 +104,9 @@ class Exchange:
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._first = b""  # held until it is told from other protocols
+        self._told = False
+        self._method = ""
 
     async def head(self) -> Request:
         """The request without its body. Raises RefusedError where it is none, GoneError where nothing comes."""
@@ -115,7 +116,11 @@ class Exchange:
         headers: dict[bytes, bytes] = {}
         for name, value in event.headers:
             headers[name] = headers[name] + b", " + value if name in headers else value
-        request = Request(event.method.decode("ascii"), event.target.decode("ascii").partition("?")[0], headers)
+        self._method = event.method.decode("ascii")
+        path, host = _place(event.target.decode("ascii"))
+        if host is not None:
+            headers[b"host"] = host.encode("ascii")  # RFC 9112, 3.2.2
+        request = Request(self._method, path, headers)
         if request.for_websocket and self._h11.trailing_data[0]:
             raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, "wait for the answer to the handshake")
         return request
@@ -130,6 +135,17 @@ class Exchange:
                 raise RefusedError(Why.REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
         return bytes(body)
 
+    def rendered(self, answer: Answer) -> bytes:
+        """The whole answer to the request, as it goes over the wire: without its body where only the head was asked for."""
+        lines = [
+            f"HTTP/1.1 {answer.status} {responses.get(answer.status, '')}",
+            *(() if answer.status == HTTPStatus.NO_CONTENT else _measures(answer)),
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in answer.headers),
+        ]
+        body = b"" if self._method == "HEAD" else answer.body
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
     async def _event(self) -> object:
         while True:
             try:
@@ -139,6 +155,28 @@ class Exchange:
             if event is not h11.NEED_DATA:
                 return event
             try:
-                self._h11.receive_data(bytes(await self._stream.receive_some(_READ_BYTES)))
+                data = bytes(await self._stream.receive_some(_READ_BYTES))
             except trio.BrokenResourceError as error:
                 raise GoneError from error
+            if not self._told:
+                data = self._first + data if data else b""
+                if words := foreign(data):
+                    raise RefusedError(Why.FOREIGN, HTTPStatus.BAD_REQUEST, words)
+                if data and undecided(data):
+                    self._first = data
+                    continue
+                self._told = True
+            self._h11.receive_data(data)
+
+
+def _measures(answer: Answer) -> tuple[str, str]:
+    return f"Content-Type: {answer.kind}", f"Content-Length: {len(answer.body)}"
+
+
+def _place(target: str) -> tuple[str, str | None]:
+    """(the path, the host where the target brings one: proxies are asked by whole addresses)."""
+    found = _ABSOLUTE.match(target)
+    path = (target[found.end() :] if found else target).partition("?")[0]
+    if found or path.startswith("/"):
+        path = "/" + "/".join(filter(None, path.split("/")))
+    return path, found[1] if found else None

@@ -13,6 +13,7 @@ import trio
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.http import Answer, Request, Route
+from hyperwatch.feed.nesting import DEPTH, too_deep
 
 __all__ = ["ALLOWED", "ANSWER_BYTES", "ANSWER_S", "AT_ONCE", "REQUEST_BYTES", "Info", "info_route"]
 
@@ -97,9 +98,12 @@ class Info:
 
 def _allowed(body: bytes) -> bytes:
     """The request, written anew: what was checked is what is sent, even where a key was there twice."""
+    if too_deep(body):
+        text = f"no JSON object was sent: lists and objects are nested more than {DEPTH} deep"
+        raise RefusedError(Why.INFO_REQUEST, HTTPStatus.BAD_REQUEST, text)
     try:
         document = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise RefusedError(Why.INFO_REQUEST, HTTPStatus.BAD_REQUEST, f"no JSON object was sent: {error}") from error
     kind = document.get("type")
     if kind not in ALLOWED:

@@ -86,15 +86,19 @@ class Room:
         self._per_address = per_address
         self._full = full
         self._crowded = crowded
-        self._inside: Counter[str] = Counter()  # households that have nobody inside are not in it
+        self._inside: Counter[str | None] = Counter()  # households that have nobody inside are not in it
         self.count = 0
 
     @contextmanager
-    def place(self, household: str) -> Iterator[None]:
-        """A place for as long as the context lasts. Raises RefusedError, 503 or 429."""
+    def place(self, household: str | None) -> Iterator[None]:
+        """A place for as long as the context lasts. Raises RefusedError, 503 or 429.
+
+        Args:
+            household: who takes it; None: many may, so that only the total counts.
+        """
         if self.count >= self._total:
             raise RefusedError(self._full[0], 503, self._full[1])
-        if self._inside[household] >= self._per_address:
+        if household is not None and self._inside[household] >= self._per_address:
             raise RefusedError(self._crowded[0], 429, self._crowded[1])
         self._inside[household] += 1
         self.count += 1

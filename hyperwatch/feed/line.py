@@ -57,6 +57,10 @@ class Line(trio.abc.Stream):
             raise GoneError from error
         self.peer = f"{self.host}:{port}"
 
+    def stands_for(self, host: str) -> None:
+        """The other side is a proxy that is trusted: from here on the line is that of the client behind it."""
+        self.host, self.peer = host, f"{host} by {self.peer}"
+
     @property
     def unfinished(self) -> bool:
         """Whether part of a message waits for `flush`."""

@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 import msgspec
 
-from hyperwatch.feed.views import View
+from hyperwatch.feed.views import BookDiffs, Fills, Orders, View
 from hyperwatch.feed.word_lists import TooManyWordsError
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.wish import AtBlock, AtTime
@@ -35,6 +35,7 @@ __all__ = [
     "already_unsubscribed",
     "bad_cursor",
     "binary",
+    "no_posts",
     "not_written",
     "too_many_subscriptions",
     "too_many_words",
@@ -49,6 +50,7 @@ PONG = b'{"channel":"pong"}'
 AUTHORIZED = b'{"channel":"auth"}'
 
 _ECHO_BYTES = 16 * 1024  # an answer to nonsense is no place for a megabyte of it
+_REASON_CHARACTERS = 2048  # nor for a word of it
 
 # The official texts (nktkas' SDK and order_book_server agree on them).
 PARSING = "Error parsing JSON into valid websocket request"
@@ -56,6 +58,10 @@ INVALID = "Invalid subscription"
 _SUBSCRIBED = "Already subscribed"
 _UNSUBSCRIBED = "Already unsubscribed"
 _UNAUTHORIZED = "Unauthorized"  # ours: the official feed asks for no token
+_OTHERS = "Already subscribed ones go on"
+_NO_POSTS = "nothing is posted here: this is a feed, which takes no orders; /info answers some questions over HTTP"
+
+_OURS = frozenset(view.channel.decode() for view in (Orders, Fills, BookDiffs))
 
 
 class ProtocolError(Exception):
@@ -71,8 +77,10 @@ class ProtocolError(Exception):
     def __init__(self, official: str, document: bytes, reason: str, code: str, *, id: str | None = None) -> None:  # noqa: A002  the wire's own name
         super().__init__(f"{official}: {reason}")
         joint = " " if official is INVALID else ": "
-        self._text = f"{official}{joint}{document.decode()}" if 0 < len(document) <= _ECHO_BYTES else official
-        self._reason = reason.replace("{", "(").replace("}", ")")
+        document = document if len(document) <= _ECHO_BYTES else b""
+        self._text = f"{official}{joint}{document.decode()}" if document else official
+        self._over = document if official in (INVALID, _UNSUBSCRIBED) and _is_official(document) else b""
+        self._reason = reason[:_REASON_CHARACTERS].replace("{", "(").replace("}", ")")
         self._code = code
         self._id = id
 
@@ -80,7 +88,55 @@ class ProtocolError(Exception):
         """The answer."""
         text = f"{self._text}: {self._reason}" if self._reason else self._text
         extras = {"code": self._code} | ({} if self._id is None else {"id": self._id})
-        return msgspec.json.encode({"channel": "error", "data": text, **extras})
+        return msgspec.json.encode({"channel": "error", "data": f"{text}. {_OTHERS}" if self._over else text, **extras})
+
+    def answers(self) -> Sequence[bytes]:
+        """The answer, and behind it what ends a client's wait for a subscription that will not be.
+
+        ccxt takes an error for the end of everything that it waits for on the connection, unless these words are in it:
+        of this one subscription it then hears by what ends one.
+        """
+        return (self.message(), *([acknowledgement("unsubscribe", self._over)] if self._over else []))
+
+
+class _Type(msgspec.Struct):
+    type: str
+
+
+def _is_official(document: bytes) -> bool:
+    """Whether a subscription is of a type that is not ours: the exchange adds types without notice."""
+    try:
+        return msgspec.json.decode(document, type=_Type).type not in _OURS
+    except msgspec.DecodeError:
+        return False
+
+
+class _NoPostError(ProtocolError):
+    """A `post`, which the official API answers on a channel of its own, by its id."""
+
+    def __init__(self, post: _Post) -> None:
+        super().__init__(PARSING, b"", _NO_POSTS, "unknown-method")
+        self._post = post
+
+    def message(self) -> bytes:
+        refused: dict[str, object] = {"type": "error", "payload": _NO_POSTS}
+        if self._post.request.type == "action":  # whoever sends one looks at the status
+            refused = {"type": "action", "payload": {"status": "err", "response": _NO_POSTS}}
+        data = {"id": self._post.id, "response": refused}
+        return msgspec.json.encode({"channel": "post", "data": data, "code": "unknown-method"})
+
+
+class _Post(msgspec.Struct):
+    id: int
+    request: _Type
+
+
+def no_posts(message: bytes) -> ProtocolError | None:
+    """The answer to a `post` as the official API knows it; None where it is none."""
+    try:
+        return _NoPostError(msgspec.json.decode(message, type=_Post))
+    except msgspec.DecodeError:
+        return None
 
 
 def already_subscribed(echo: bytes) -> ProtocolError:
@@ -185,13 +241,13 @@ def acknowledgement(
         echo: the subscription as the client wrote it.
         id: of the subscription, added to the echo where the client did not choose it. None for official types.
         cursor: where the subscription starts. None for official types.
-        warnings: what may not be what the client meant.
+        warnings: what may not be what the client meant. With official types, only where there are some.
     """
     if id is not None and "id" not in msgspec.json.decode(echo):
         echo = echo.rstrip()[:-1] + b',"id":%s}' % msgspec.json.encode(id)
-    extras = (
-        b"" if cursor is None else b',"cursor":"%s","warnings":%s' % (cursor.encode(), msgspec.json.encode(warnings))
-    )
+    extras = b"" if cursor is None else b',"cursor":"%s"' % cursor.encode()
+    if cursor is not None or warnings:
+        extras += b',"warnings":%s' % msgspec.json.encode(warnings)
     return b'{"channel":"subscriptionResponse","data":{"method":"%s","subscription":%s}%s}' % (
         method.encode(),
         echo,

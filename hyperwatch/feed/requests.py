@@ -7,6 +7,7 @@ open the firehose.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -14,7 +15,8 @@ import cattrs
 import msgspec
 
 from hyperwatch.errors import CursorError
-from hyperwatch.feed.details import address
+from hyperwatch.feed.nesting import DEPTH, too_deep
+from hyperwatch.feed.official import OFFICIAL, official
 from hyperwatch.feed.packing import ENCODINGS, Encoding
 from hyperwatch.feed.protocol import (
     EARLIEST,
@@ -27,9 +29,9 @@ from hyperwatch.feed.protocol import (
     Unsubscribe,
     Where,
     bad_cursor,
+    no_posts,
 )
-from hyperwatch.feed.trades import Trades, UserFills
-from hyperwatch.feed.views import BookDiffs, Events, Fills, Orders, OrderUpdates, View
+from hyperwatch.feed.views import BookDiffs, Events, Fills, Orders
 from hyperwatch.feed.wanted import EventFilter
 from hyperwatch.feed.words import FILTERS, WORDS, DecimalText, Words, doubts, few, filter_of, near
 from hyperwatch.log.cursor import Cursor
@@ -58,34 +60,35 @@ def parse(text: str) -> Auth | Ping | Subscribe | Unsubscribe:
     Raises:
         ProtocolError: with the answer in it.
     """
+    whole = text.encode(errors="surrogatepass")
+    if too_deep(whole):
+        raise ProtocolError(PARSING, b"", f"lists and objects are nested more than {DEPTH} deep", "bad-json")
     try:
-        request = msgspec.json.decode(text, type=_Request)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _not_a_request(text, error) from None
+        request = msgspec.json.decode(whole, type=_Request)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        document = _document(whole)
+        raise ProtocolError(PARSING, document, str(error), "bad-request" if document else "bad-json") from None
     if request.method == "ping":
         return Ping()
     if request.method == "auth":
         return _auth(request.token)
+    if request.method == "post" and (refused := no_posts(whole)):
+        raise refused
     if request.method not in ("subscribe", "unsubscribe"):
         known = 'the methods are "subscribe", "unsubscribe", "ping" and "auth"'
-        raise ProtocolError(PARSING, _document(text), f"unknown method {request.method!r}: {known}", "unknown-method")
+        raise ProtocolError(PARSING, _document(whole), f"unknown method {request.method!r}: {known}", "unknown-method")
     if request.subscription is msgspec.UNSET:
-        raise ProtocolError(PARSING, _document(text), "a subscription is missing", "bad-request")
+        raise ProtocolError(PARSING, _document(whole), "a subscription is missing", "bad-request")
     return _subscription(request.method, bytes(request.subscription))
 
 
-def _not_a_request(text: str, error: Exception) -> ProtocolError:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return ProtocolError(PARSING, _document(text), reason, "bad-request" if _document(text) else "bad-json")
-
-
-def _document(text: str) -> bytes:
-    """The text where it is one JSON object, else nothing: braces belong around valid JSON only."""
+def _document(whole: bytes) -> bytes:
+    """What came where it is one JSON object, else nothing: braces belong around valid JSON only."""
     try:
-        whole = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = msgspec.json.decode(whole)
+    except (msgspec.DecodeError, UnicodeError):
         return b""
-    return text.encode() if isinstance(whole, dict) else b""
+    return whole if isinstance(value, dict) else b""
 
 
 def _auth(token: msgspec.Raw | msgspec.UnsetType) -> Auth:
@@ -204,45 +207,11 @@ _WISHES: dict[str, tuple[type[AtTime | AtBlock], int]] = {
 }
 
 
-class _UserRequest(msgspec.Struct):
-    user: str
-
-
-class _CoinRequest(msgspec.Struct):
-    coin: str
-
-
-def _order_updates(method: str, echo: bytes) -> Subscribe | Unsubscribe:
-    return _official(method, echo, lambda: OrderUpdates(_user(echo)))
-
-
-def _user_fills(method: str, echo: bytes) -> Subscribe | Unsubscribe:
-    return _official(method, echo, lambda: UserFills(_user(echo)))
-
-
-def _trades(method: str, echo: bytes) -> Subscribe | Unsubscribe:
-    return _official(method, echo, lambda: Trades(msgspec.json.decode(echo, type=_CoinRequest).coin))
-
-
-def _user(echo: bytes) -> str:
-    return address(msgspec.json.decode(echo, type=_UserRequest).user)
-
-
-def _official(method: str, echo: bytes, made: Callable[[], View]) -> Subscribe | Unsubscribe:
-    try:
-        view = made()
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ProtocolError(INVALID, echo, str(error), "invalid-subscription") from None
-    return Subscribe(view, echo) if method == "subscribe" else Unsubscribe(echo, None, view)
-
-
 _TYPES: dict[str, Callable[[str, bytes], Subscribe | Unsubscribe]] = {
     "orders": _orders,
     "fills": _events,
     "bookDiffs": _events,
-    "orderUpdates": _order_updates,
-    "userFills": _user_fills,
-    "trades": _trades,
+    **{kind: partial(official, kind) for kind in OFFICIAL},
 }
 
 

@@ -5,18 +5,18 @@ What comes in is HTTP until it has shown that it is not: its head is read, then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
 import attrs
 import trio
-from loguru import logger
 
+from hyperwatch.feed.chatter import Level
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
 from hyperwatch.feed.guard import UNAUTHORIZED, Guard
-from hyperwatch.feed.http import Exchange, Request, Route, Routes, refusal, rendered
+from hyperwatch.feed.http import Answer, Exchange, Request, Route, Routes, refusal
 from hyperwatch.feed.limits import household
 from hyperwatch.feed.line import Line
 from hyperwatch.feed.protocol import AUTHORIZED, Auth, ProtocolError, unauthorized
@@ -30,6 +30,7 @@ HANDSHAKE_S = 5.0  # for the head of a request, then for its body; for a token a
 _ANSWER_S = 10.0  # for a client to take an answer
 _PARTINGS = 256  # clients at once that are being told why they are refused, for a second each; the others are reset
 _PATH = "/ws"
+_METHODS = ("GET", "OPTIONS")  # of it
 _GOING_AWAY, _FAULT = 1001, 1011
 
 
@@ -59,20 +60,22 @@ class Server:
         except GoneError:
             await trio.aclose_forcefully(stream)
             return
+        exchange = Exchange(line)
         refused: RefusedError | None = None
         try:
             try:
-                await self._attend(line)
+                await self._attend(line, exchange)
             except* GoneError:
-                logger.debug("client {} has left", line.peer)
+                self._say("DEBUG", line, "client {} has left", line.peer)
             except* RefusedError as group:
                 refused = _first(group)
             except* Exception as group:  # noqa: BLE001  one connection: a boundary named in the design
-                logger.opt(exception=group).error("a connection was ended by a fault of ours; the others go on")
+                words = "the connection of {} was ended by a fault of ours; the others go on"
+                self._say("ERROR", line, words, line.peer, fault=group)
                 code = _FAULT if line.framed else HTTPStatus.INTERNAL_SERVER_ERROR
                 refused = RefusedError(Why.FAULT, code, "a fault of the service")
             if refused is not None:
-                await self._refuse(line, refused)
+                await self._refuse(line, exchange, refused)
         finally:
             line.close()
 
@@ -94,14 +97,18 @@ class Server:
         if not await connection.close(code, reason):
             self.guard.refusals[Why.STALLED] += 1
 
-    async def _attend(self, line: Line) -> None:
-        guard, address = self.guard, household(line.host)
-        with guard.handshakes.place(address):
+    def _say(self, level: Level, line: Line, words: str, *details: object, fault: BaseException | None = None) -> None:
+        self.guard.chatter.say(level, household(line.host), words, *details, fault=fault)
+
+    async def _attend(self, line: Line, exchange: Exchange) -> None:
+        guard, peer = self.guard, line.host
+        with guard.handshakes.place(None if guard.proxies.trust(peer) else household(peer)):
             guard.check_files(line.descriptor)
-            exchange = Exchange(line)
             with _deadline():
                 request = await exchange.head()
-            guard.check_origin(request)
+            guard.check_origin(request, peer)
+            if (client := guard.proxies.client(peer, request)) != peer:
+                line.stands_for(client)
             if not request.for_websocket:
                 await self._answer(line, exchange, request)
                 return
@@ -109,13 +116,13 @@ class Server:
             key = self._admit(request)
             if not self._streams:
                 raise _no_feed()
-        with guard.connections.place(address):  # nothing was awaited between the two places
+        with guard.connections.place(household(line.host)):  # nothing was awaited between the two places
             async with accept(line, key) as socket:
                 if not known:
                     await self._authorize(socket)
                 if self._closing:  # since: goodbye was said to those who were there
                     await socket.refuse(_stopping(_GOING_AWAY))
-                await self._serve(Connection(socket, self._streams, guard), socket.peer)
+                await self._serve(Connection(socket, self._streams, guard), line)
 
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
@@ -132,12 +139,15 @@ class Server:
             self.guard.check_token(request)
             if self._closing:
                 raise _stopping()
-        route = self._checked(route, request)
-        with _deadline():
-            body = await exchange.body(route.body_bytes)
-        answer = await route.answer(attrs.evolve(request, body=body))
+        if request.method == "OPTIONS":
+            answer = Answer(HTTPStatus.NO_CONTENT, b"", headers=[_allow(self._methods(request.path))])
+        else:
+            route = self._checked(route, request)
+            with _deadline():
+                body = await exchange.body(route.body_bytes)
+            answer = await route.answer(attrs.evolve(request, body=body))
         with trio.move_on_after(_ANSWER_S):
-            await line.send_all(rendered(answer))
+            await line.send_all(exchange.rendered(answer))
         await line.linger()
 
     def _checked(self, route: Route | None, request: Request) -> Route:
@@ -145,10 +155,20 @@ class Server:
             if request.path == _PATH:
                 raise RefusedError(Why.REQUEST, HTTPStatus.BAD_REQUEST, f"{_PATH} is for WebSocket clients")
             raise self._elsewhere()
-        if route.method != request.method:
+        if request.method not in route.methods:
             text = f"{request.path} answers {route.method} requests"
-            raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [("Allow", route.method)])
+            raise RefusedError(Why.REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, text, [_allow(route.methods)])
         return route
+
+    def _methods(self, path: str) -> Sequence[str]:
+        """What may be asked at a path, and, as RFC 9110 has it, at `*` anywhere."""
+        if path == "*":
+            return sorted({*_METHODS, *(method for route in self._routes.values() for method in route.methods)})
+        if path == _PATH:
+            return _METHODS
+        if path not in self._routes:
+            raise self._elsewhere()
+        return self._routes[path].methods
 
     def _elsewhere(self) -> RefusedError:
         there = f"the feed is at {_PATH}" if self._streams else f"there is {', '.join(self._routes)}"
@@ -168,20 +188,22 @@ class Server:
             await socket.send(unauthorized(sent=isinstance(request, Auth)).message())
         await socket.refuse(RefusedError(Why.TOKEN, UNAUTHORIZED, "send a right token first: see docs/security.md"))
 
-    async def _serve(self, connection: Connection, peer: str) -> None:
+    async def _serve(self, connection: Connection, line: Line) -> None:
         self.connections.add(connection)
-        logger.info("client {} connected, {} now", peer, len(self.connections))
+        self._say("INFO", line, "client {} connected, {} now", line.peer, len(self.connections))
         try:
             await connection.run()
         finally:
             self.connections.discard(connection)
             self._gone.set()
-            logger.info("client {} left, {} now", peer, len(self.connections))
+            self._say("INFO", line, "client {} left, {} now", line.peer, len(self.connections))
 
-    async def _refuse(self, line: Line, error: RefusedError) -> None:
+    async def _refuse(self, line: Line, exchange: Exchange, error: RefusedError) -> None:
         """Counts it, and tells the client why, unless too many are being told."""
         self.guard.refusals[error.why] += 1
-        logger.debug("client {} is refused ({}): {}", line.peer, error.why, error)
+        # What speaks another protocol to this port was given the wrong address: its operator may read this.
+        level: Level = "INFO" if error.why is Why.FOREIGN else "DEBUG"
+        self._say(level, line, "client {} is refused ({}): {}", line.peer, error.why, error)
         if error.code == NO_ANSWER or self._partings >= _PARTINGS:
             line.reset()
             return
@@ -190,7 +212,7 @@ class Server:
             if line.framed:
                 await line.part(error.code, error.text)
             else:
-                await line.say(rendered(refusal(error)))
+                await line.say(exchange.rendered(refusal(error)))
             await line.linger()
         finally:
             self._partings -= 1
@@ -204,6 +226,10 @@ def _deadline() -> Iterator[None]:
     except trio.TooSlowError as error:
         text = f"the request was not complete within {HANDSHAKE_S:g} s"
         raise RefusedError(Why.SLOW_HANDSHAKE, HTTPStatus.REQUEST_TIMEOUT, text) from error
+
+
+def _allow(methods: Sequence[str]) -> tuple[str, str]:
+    return "Allow", ", ".join(methods)
 
 
 def _stopping(code: int = HTTPStatus.SERVICE_UNAVAILABLE) -> RefusedError:

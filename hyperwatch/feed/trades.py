@@ -71,8 +71,12 @@ class Trades:
         return (frozenset([self.coin]),)
 
     @property
+    def coins(self) -> frozenset[str]:
+        return frozenset([self.coin])
+
+    @property
     def interest(self) -> Interest:
-        return Interest(coins=frozenset([self.coin]))  # the second fill of a trade is in it, and of the same coin
+        return Interest(coins=self.coins)  # the second fill of a trade is in it, and of the same coin
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the trades of which the second fill is in the entry."""
@@ -91,6 +95,7 @@ class UserFills:
     ours = False
     keyed = True
     compress = None
+    coins = None
     stream = FILLS.name
     lists = ()
 

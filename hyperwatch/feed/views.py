@@ -62,6 +62,10 @@ class View(Protocol):
         """Of official types: what stands for the subscription's id. Of ours: ""."""
 
     @property
+    def coins(self) -> frozenset[str] | None:
+        """The exact names of coins that it asks for, which may be typing errors. None: it asks for none."""
+
+    @property
     def opening(self) -> Sequence[Message]:
         """What it hears before everything else."""
 
@@ -93,6 +97,10 @@ class Events:
     opening = ()
     channel: ClassVar[bytes]
     stream: ClassVar[str]
+
+    @property
+    def coins(self) -> frozenset[str] | None:
+        return self.filter.coins
 
     @property
     def interest(self) -> Interest | None:
@@ -163,6 +171,7 @@ class OrderUpdates:
     keyed = True
     stream = ORDERS.name
     compress = None
+    coins = None
     opening = ()
     lists = ()
 

@@ -17,6 +17,7 @@ import trio_websocket
 
 from hyperwatch.feed.ends import NO_ANSWER, GoneError, RefusedError, Why
 from hyperwatch.feed.frames import INBOUND_BYTES, PING, head_of
+from hyperwatch.feed.limits import household
 from hyperwatch.feed.line import Line
 
 __all__ = ["BEAT_S", "SILENT_BEATS", "GoneError", "Socket", "accept"]
@@ -41,6 +42,7 @@ class Socket:
         self._line = line
         self._websocket = websocket
         self.peer = line.peer
+        self.address = household(line.host)
 
     @property
     def unfinished(self) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 import attrs
 import trio
+from loguru import logger
 
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.courtesy import Courtesy, decoded_here
@@ -47,10 +47,12 @@ class Start:
 class Past:
     """Opens the log at cursors and reads it there.
 
+    What a cursor would have had and is gone is a gap for who brought the cursor, and for nobody else: neither the
+    ledger nor the log hears of it.
+
     Args:
         log: the files.
         ring: what of them the head has decoded last.
-        note: is told, in a thread, of what a cursor would have had and is gone.
         throttle: what all readers together may take; those of other streams may share it.
         courtesy: of the threads that read.
     """
@@ -59,17 +61,16 @@ class Past:
         self,
         log: Log,
         ring: Ring,
-        note: Callable[[Gap], None] = lambda _: None,
         throttle: Throttle | None = None,
         courtesy: Courtesy | None = None,
     ) -> None:
         self._courtesy = courtesy or Courtesy(lambda: 0)
         self._throttle = throttle or Throttle()
-        self._note = note
         self.log = log
         self._ring = ring
         self._reading = trio.CapacityLimiter(_READERS)
         self._seeking = trio.CapacityLimiter(_SEEKERS)
+        self._said: set[str] = set()
 
     async def start(self, wish: Cursor | AtTime | AtBlock | Literal["earliest"] | None) -> Start:
         """Where a new subscription begins.
@@ -123,8 +124,6 @@ class Past:
 
     def _look_for(self, wish: AtTime | AtBlock) -> Start | None:
         found = resolve(self.log, wish)
-        if found is not None and found.gap is not None:
-            self._note(found.gap)
         return None if found is None else Start(found.cursor, None, found.gap)
 
     def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:
@@ -133,7 +132,10 @@ class Past:
         return reader.start, reader.gap
 
     def _open(self, cursor: Cursor, *, keyed: bool = False) -> Reader:
-        reader = Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER)
-        if reader.gap is not None:
-            self._note(reader.gap)
-        return reader
+        return Reader(self.log, cursor, Need.FEW if keyed else Need.TOGETHER, say=self._say_once)
+
+    def _say_once(self, text: str) -> None:
+        """Any number of clients may come by a file that is passed over."""
+        if text not in self._said:
+            self._said.add(text)
+            logger.error(text)

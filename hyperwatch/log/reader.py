@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from loguru import logger
+
 from hyperwatch.log.batch import Batch, Decoded, Decoding, Span, assemble
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
@@ -24,6 +26,7 @@ class Reader:
         log: the files.
         wish: where to begin. Where its files are not what they were, reading begins at its block.
         need: what will be asked for.
+        say: is told of files that are passed over, in words; by default the log.
 
     Raises:
         CursorError: where it is a cursor of another stream.
@@ -31,14 +34,16 @@ class Reader:
         DataError: where a directory cannot be read.
     """
 
-    def __init__(self, log: Log, wish: Cursor, need: Need = Need.EACH) -> None:
+    def __init__(
+        self, log: Log, wish: Cursor, need: Need = Need.EACH, say: Callable[[str], object] = logger.error
+    ) -> None:
         start = begin(log, wish)
         self._log = log
         self._need = need
         self.start = start.cursor
         """The wish, in the words of this log's files."""
         self._directory = start.cursor.directory
-        self._walk = Walk(log, start.cursor.places)
+        self._walk = Walk(log, start.cursor.places, say=say)
         self._repeats = Repeats(start.cursor, start.passages)
         self.gap = start.gap
         """What the cursor would have had, and is gone."""

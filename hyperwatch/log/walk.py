@@ -59,6 +59,7 @@ class Walk:
         places: where to start, oldest first. Empty: at the oldest file there is.
         now_ms: the wall clock, UTC.
         monotonic_s: the clock that waits are measured by.
+        say: is told of files that are passed over, in words.
 
     Raises:
         CursorError: where one of the places is not there any more.
@@ -72,10 +73,12 @@ class Walk:
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_s: Callable[[], float] = time.monotonic,
+        say: Callable[[str], object] = logger.error,
     ) -> None:
         self._log = log
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
+        self._say = say
         self._looked_s = -LOOK_S
         self._open: list[_Open] = []
         self._listed: list[str] = []
@@ -130,7 +133,7 @@ class Walk:
                 self._listed.remove(newer)
             except DataError as error:
                 self._odd.add(newer)
-                logger.error("{}; it is passed over", error)
+                self._say(f"{error}; it is passed over")
 
     def take_cached(self, max_bytes: int, until: Cursor | None = None) -> Span | None:
         """The same of the files that are open, as far as the system has them in memory; None where it has no more of them.
