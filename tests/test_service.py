@@ -26,6 +26,7 @@ from hyperwatch.errors import DataError, UsageError
 from hyperwatch.log import state
 from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
 from support import append, connected, event, hour_file, line, lines_of, places_of, running, until
@@ -62,7 +63,8 @@ async def test_every_line_that_is_written_arrives_in_order_once(
     tmp_path: Path, layout: Layout, start_ns: int, faults: Faults
 ) -> None:
     """A client from before the start, and one that comes in the middle and asks for everything."""
-    hour_file(tmp_path, "20260505/8", layout)
+    with Claim(tmp_path):
+        hour_file(tmp_path, "20260505/8", layout)
     halfway = trio.Event()
 
     def write() -> None:
@@ -85,7 +87,6 @@ async def test_every_line_that_is_written_arrives_in_order_once(
                 if "THE-END" in heard[-1][2]:
                     return
 
-    (tmp_path / ".hyperwatch-simulated").touch()
     first: list[Any] = []
     second: list[Any] = []
     with trio.fail_after(50):
