@@ -14,7 +14,7 @@ import pytest
 import trio
 from terminal import environment
 
-from support import append, event, hour_file, line, running
+from support import append, event, hour_file, line, running, works
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "clients.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -26,14 +26,6 @@ EXPECTED = [
 ]
 SCRIPT, SHELL = (re.findall(rf"```{word}\n(.*?)```", PAGE, re.DOTALL)[0] for word in ("js", "sh"))
 NODE = [shutil.which("node") or "node", "--experimental-websocket", "--no-warnings"]
-
-
-def has_websocket() -> bool:
-    """Whether there is a Node to stand in for a browser."""
-    try:
-        return subprocess.run([*NODE, "-e", "WebSocket"], check=False, capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 async def lines_of(command: list[str], folder: Path, count: int) -> list[str]:
@@ -84,7 +76,7 @@ async def test_the_client_that_keeps_its_place_goes_on_there(tmp_path: Path) -> 
         assert (await lines_of([sys.executable, "-c", code], tmp_path, 1))[0].endswith(("block 8", "block 9"))
 
 
-@pytest.mark.skipif(not has_websocket(), reason="there is no Node with a WebSocket here")
+@pytest.mark.skipif(not works(*NODE, "-e", "WebSocket"), reason="there is no Node with a WebSocket here")
 async def test_the_browsers_client_hears_every_order(tmp_path: Path) -> None:
     write(tmp_path)
     async with running(tmp_path) as port:

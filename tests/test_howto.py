@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import sqlite3
@@ -24,7 +23,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package of their 
 
 from hyperwatch.log.state import State
 from hyperwatch.node.runs import Damage
-from support import append, event, hour_file, line, running
+from support import append, event, hour_file, line, running, works
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -221,9 +220,11 @@ def machine(root: Path) -> Iterator[Machine]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.name)
 def test_every_command_of_the_page_works(page: Path, tmp_path: Path) -> None:
-    for program, package in (("curl", "curl"), ("openssl", "openssl"), ("promtool", "prometheus")):
-        if shutil.which(program) is None and any(command.startswith(program) for command in to_run(page)):
-            pytest.skip(f"needs Debian's package {package}")
+    for program, asked, package in (
+        ("curl", "--version", "curl"), ("openssl", "version", "openssl"), ("promtool", "--version", "prometheus"),
+    ):  # fmt: skip
+        if any(command.startswith(program) for command in to_run(page)) and not works(program, asked):
+            pytest.skip(f"needs Debian's package {package}: here `{program} {asked}` does not work")
     with machine(tmp_path) as here:
         for command in [*BEFORE.get(page.name, []), *to_run(page)]:
             here.run(command)
@@ -264,6 +265,7 @@ def test_what_the_commands_of_docker_name_is_in_the_compose_file() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("registry")
 def test_a_fresh_checkout_shows_a_feed_by_the_first_commands_of_the_tutorial(tmp_path: Path) -> None:
     """Asks the registry."""
     first = commands(PAGES[0])[:3]
