@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -87,7 +88,9 @@ async def test_the_browsers_client_hears_every_order(tmp_path: Path) -> None:
 async def test_the_client_on_the_command_line_hears_orders(tmp_path: Path) -> None:
     write(tmp_path)
     async with running(tmp_path) as port:
-        code = SHELL.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("python -m", f"{sys.executable} -m")
+        code = SHELL.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(
+            "python -m", f"{shlex.quote(sys.executable)} -m"
+        )
         code = code.replace('"coins"', '"from":"earliest","coins"')
         said = "".join(await lines_of(["bash", "-c", code], tmp_path, 3))
     assert '"channel":"subscriptionResponse"' in said

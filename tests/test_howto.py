@@ -145,7 +145,7 @@ class Machine:
         program.write_text(
             f'#!/bin/sh\n[ "$1" = watch ] && case "$2" in ws:*) ;; *) shift; '
             f'set -- watch ws://127.0.0.1:{self.ports[0]}/ws "$@";; esac\n'
-            f'exec {sys.executable} -m hyperwatch "$@"\n'
+            f'exec {shlex.quote(sys.executable)} -m hyperwatch "$@"\n'
         )
         program.chmod(0o755)
 
@@ -183,7 +183,7 @@ class Machine:
         return process, said
 
     def _mine(self, command: str) -> str:
-        command = command.replace("/tmp/", f"{self.root}/tmp/")  # noqa: S108  that is what is replaced
+        command = command.replace("/tmp/", f"{shlex.quote(str(self.root))}/tmp/")  # noqa: S108  that is what is replaced
         for shown, port in zip((8000, 8001), self.ports, strict=True):
             command = command.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{port}")
         return command

@@ -209,6 +209,9 @@ def _patterns(coins: Sequence[str] | None) -> tuple[frozenset[str] | None, tuple
     dexes = {coin[:-1] for coin in coins if coin.endswith(":*")}
     exact = frozenset(coin for coin in coins if not coin.endswith(":*"))
     for coin in [*exact, *dexes]:
+        if "," in coin:
+            msg = f"{coin[:64]!r} is no coin: a comma stands in it; name each coin by itself"
+            raise ValueError(msg)
         if "*" in coin or not coin.strip(":"):
             msg = f"{coin!r} is no coin: a star stands alone or behind a dex and a colon, as in xyz:*"
             raise ValueError(msg)
