@@ -191,12 +191,12 @@ def any_of(filters: Iterable[OrderFilter]) -> Filter:
     return next(iter(different)) if len(different) == 1 else AnyOf(different)
 
 
-def doubtful_coins(wanted: frozenset[str] | None, seen: frozenset[str], noun: str) -> list[str]:
-    """Warnings for coins of a filter that did not occur lately, which may be typing errors: case matters."""
+def doubtful_coins(wanted: frozenset[str] | None, seen: frozenset[str], noun: str, where: str = "lately") -> list[str]:
+    """Warnings for coins of a filter that did not occur there, which may be typing errors: case matters."""
     missing = sorted((wanted or frozenset()) - seen) if seen else []
     spelled = {coin.lower(): coin for coin in seen}
     doubts = [
-        f"no {noun} of {coin[:64]!r} was seen lately"
+        f"no {noun} of {coin[:64]!r} was seen {where}"
         + (f"; did you mean {spelled[coin.lower()]!r}? Case matters" if coin.lower() in spelled else "")
         for coin in missing[:_DOUBTS]
     ]
