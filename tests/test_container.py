@@ -215,6 +215,23 @@ def test_the_file_is_one_by_the_schema_of_the_compose_specification(tmp_path: Pa
     assert "'stop_grace' was unexpected" in check(tmp_path / "compose.yaml"), "a fault is found"
 
 
+def test_images_of_others_stand_by_version_in_one_place_where_a_digest_can_be_put() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    named = yaml.safe_load(text)["x-images"]
+    assert {re.sub(r"^\$\{HYPERWATCH_(\w+)_IMAGE:-.*\}$", r"\1", image) for image in named.values()} == {
+        "BASE", "PROMETHEUS", "GRAFANA",
+    }  # fmt: skip
+    versions = [re.sub(r"^.*:-(.*)\}$", r"\1", image) for image in named.values()]
+    for version in versions:
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d[\w.-]*", version)
+        assert text.count(version) == 1
+    others = [service["image"] for service in services().values() if service["image"] != "hyperwatch"]
+    assert {*others} == {named["prometheus"], named["grafana"]}
+    assert [service["build"]["args"] for service in ours().values()] == [{"BASE": named["base"]}] * len(ours())
+    assert [text for name, text in instructions() if name == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    assert dict(instructions()[:1]) == {"ARG": f"BASE={versions[0]}"}
+
+
 def test_no_variable_is_needed_and_every_name_leads_to_something() -> None:
     """What a schema does not know: volumes, dependencies and files that are there, and defaults of variables."""
     text = (ROOT / "compose.yaml").read_text()

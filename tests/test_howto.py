@@ -47,6 +47,7 @@ NOT_RUN = {
         "docker compose --profile demo down --volumes",
         "docker compose --profile node --profile monitoring up --detach",
         "docker tag hyperwatch:before hyperwatch:latest",
+        "docker buildx imagetools inspect python:3.13-slim",
         (
             'docker run --rm --volume hyperwatch_state:/from:ro --volume "$PWD/state:/to" --user 0 --entrypoint cp '
             "hyperwatch -a /from/. /to"

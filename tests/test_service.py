@@ -175,7 +175,7 @@ async def test_who_waits_for_the_node_is_told_its_flags_or_the_directory_that_is
     assert any(advice.format(root=root) in text for text in said), said
 
 
-async def test_a_directory_above_the_nodes_is_told_from_it(tmp_path: Path) -> None:
+def test_a_directory_above_the_nodes_is_told_from_it(tmp_path: Path) -> None:
     hour_file(tmp_path / "hl" / "data", "20260505/9")
     assert advice_without_orders(tmp_path) == f"they are further down: say --data-dir {tmp_path}/hl/data"
     assert advice_without_orders(tmp_path / "hl") == f"they are further down: say --data-dir {tmp_path}/hl/data"
@@ -186,8 +186,8 @@ async def test_a_state_directory_that_is_anothers_is_said_before_an_address_is_t
     append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
     sink = logger.add(said.append, level="INFO", format="{message}")
     try:
+        config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0), state_dir=tmp_path / "state")
         with State(tmp_path / "state"), pytest.raises(StateError, match="is another hyperwatch's"):
-            config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0), state_dir=tmp_path / "state")
             await service.run(config, signals=False)
     finally:
         logger.remove(sink)
