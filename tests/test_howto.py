@@ -21,8 +21,10 @@ import pytest
 import trio
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
+from hyperwatch.log.missing import FLAGS, UNBUFFERED
 from hyperwatch.log.state import State
 from hyperwatch.node.runs import Damage
+from hyperwatch.node.streams import STREAMS, Layout
 from support import append, event, hour_file, line, running, works
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,6 +236,13 @@ def test_every_command_of_the_page_works(page: Path, tmp_path: Path) -> None:
 def test_what_is_not_run_is_on_some_page() -> None:
     shown = {command for page in PAGES for command in commands(page)}
     assert shown >= SKIPPED
+
+
+def test_the_page_on_containers_names_the_nodes_flags_before_its_first_command() -> None:
+    before, _, _ = (ROOT / "docs" / "how-to" / "container.md").read_text().partition("```sh")
+    [block] = re.findall(r"```yaml\n(.*?)```", before, re.DOTALL)
+    flags = {word for word in yaml.safe_load(block)["services"]["node"]["entrypoint"] if word.startswith("--")}
+    assert flags == {stream.flag for stream in STREAMS.values()} | {FLAGS[Layout.STREAMING].strip(), UNBUFFERED}
 
 
 def test_no_command_hides_in_a_block_of_another_kind() -> None:

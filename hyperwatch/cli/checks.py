@@ -17,11 +17,11 @@ import msgspec
 
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import PlainFile, Tree, find_trees, newest_data_ns, read_lines
-from hyperwatch.log.missing import FLAGS, UNBUFFERED, advice_without_orders
+from hyperwatch.log.missing import FLAGS, advice_without_orders
 from hyperwatch.node.streams import ORDERS, STREAMS, Layout
 from hyperwatch.node.times import ms_of
 
-__all__ = ["STALE_S", "UNBUFFERED", "Finding", "Level", "layouts", "open_files", "reach", "readable", "room", "state"]
+__all__ = ["STALE_S", "Finding", "Level", "layouts", "open_files", "reach", "readable", "room", "state"]
 
 STALE_S = 60.0
 """For so long a node may write nothing."""
