@@ -36,7 +36,15 @@ USER = "0x" + "ab" * 20
 def works(*command: str) -> bool:
     """Whether a tool does what it is asked, tried once a session: one that is there may lack a plugin, a right or a library."""
     try:
-        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
+        # No pipes: where it is ended, what it has started may hold them open for ever.
+        asked = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=20,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return asked.returncode == 0
