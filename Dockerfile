@@ -1,5 +1,6 @@
-# Pin the base by digest where builds must be the same for years: python:3.13-slim@sha256:...
-FROM python:3.13-slim AS build
+# compose.yaml says the same, and docs/how-to/container.md how to add the digest: python:3.13-slim@sha256:...
+ARG BASE=python:3.13-slim
+FROM ${BASE} AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
@@ -15,7 +16,7 @@ COPY hyperwatch ./hyperwatch
 RUN pip --python /opt/hyperwatch install --no-deps --no-build-isolation .
 
 
-FROM python:3.13-slim
+FROM ${BASE}
 
 LABEL org.opencontainers.image.title="hyperwatch" \
       org.opencontainers.image.description="A live, lossless WebSocket feed of a Hyperliquid node's order events" \

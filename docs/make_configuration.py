@@ -57,7 +57,7 @@ def page() -> str:
             for option in command.params:
                 if isinstance(option, click.Option):
                     option_, variable, default, meaning = cells(option, inner)
-                    key = f"`{str(option.name).replace('_', '-')}`" if variable else ""
+                    key = f"`{max(option.opts, key=len).removeprefix('--')}`" if variable else ""
                     used[option_, variable, key, default, meaning].append(f"`{name}`")
     rows = ["| option | variable | TOML key | default | meaning | commands |", "|---|---|---|---|---|---|"]
     for row, names in used.items():

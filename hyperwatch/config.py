@@ -34,6 +34,7 @@ DEFAULT_BEHIND_S = 10.0  # a hundred times what is usual; a backlog of a gigabyt
 DEFAULT_STALL_S = 60.0  # real nodes pause up to two minutes a day, and spikes of a second are normal
 DEFAULT_GRACE_S = GRACE_S
 
+_PORTS = 65535
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@*]+|null")
 
 
@@ -51,11 +52,18 @@ class Address:
         Raises:
             UsageError: where it is neither.
         """
+        scheme, colons, rest = text.partition("://")
+        if colons:
+            what = f"{option} {text!r} begins with the scheme {scheme}://"
+            raise UsageError(what, f"leave it out, as in {rest.partition('/')[0] or '127.0.0.1:8000'}")
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):  # noqa: PLR2004  ports end there
+        if not (colon and host and port.isascii() and port.isdigit()):
             what = f"{option} {text!r} is not HOST:PORT"
             raise UsageError(what, "write it as 127.0.0.1:8000 or [::1]:8000")
+        if len(port) > len(str(_PORTS)) or int(port) > _PORTS:
+            what = f"{option} {text!r} has a port that is out of range"
+            raise UsageError(what, f"choose one from 1 to {_PORTS}, or 0 for any that is free")
         return cls(host, int(port))
 
     def __str__(self) -> str:

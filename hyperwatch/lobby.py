@@ -11,6 +11,7 @@ from hyperwatch.config import Config
 from hyperwatch.doors import Doors
 from hyperwatch.feed.server import Server
 from hyperwatch.log.files import Tree, find_trees
+from hyperwatch.log.missing import advice_without_orders
 from hyperwatch.log.watch import POLL_S
 from hyperwatch.node.streams import ORDERS
 
@@ -30,9 +31,8 @@ async def wait_for_tree(
         listeners: open, for as long as this takes.
         stopping: ends it.
     """
-    logger.warning(
-        "no {}* in {} yet: waiting; the node writes them with --write-order-statuses", ORDERS.name, config.data_dir
-    )
+    advice = await trio.to_thread.run_sync(advice_without_orders, config.data_dir)
+    logger.warning("no {}* in {} yet: waiting; {}", ORDERS.name, config.data_dir, advice)
     tree = None
     async with trio.open_nursery() as asking:
         async with trio.open_nursery() as accepting:

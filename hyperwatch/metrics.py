@@ -53,6 +53,10 @@ class Definition:
         return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
 
 
+def _free(vitals: Vitals) -> _Values:
+    return [((sign.stream,), sign.free_bytes) for sign in vitals.signs.values() if sign.free_bytes is not None]
+
+
 def _every(value: Callable[[Sign], float | Histogram]) -> Callable[[Vitals], _Values]:
     """One value a stream."""
     return lambda vitals: [((sign.stream,), value(sign)) for sign in vitals.signs.values()]
@@ -126,6 +130,7 @@ METRICS = (
     Definition("lag_seconds", "gauge", "How long ago the node wrote what was read last, where more lies in the files; else 0.",
                _every(lambda sign: sign.now.lag_s if sign.now else 0), _STREAM),
     Definition("node_idle_seconds", "gauge", "How long the node has written nothing.", _every(lambda sign: sign.now.idle_s if sign.now else 0), _STREAM),
+    Definition("disk_free_bytes", "gauge", "What is left on the disk with the node's files, as it was at the last look.", _free, _STREAM),
     Definition("block_to_write_seconds", "histogram", "From a block's time to the node's writing it. None in the plain layout.",
                _every(lambda sign: sign.counters.block_to_write), _STREAM),
     Definition("write_to_read_seconds", "histogram", "From the node's writing to our reading. None in the plain layout.",

@@ -60,6 +60,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
     Raises:
         UsageError: where it cannot listen, or a setting is wrong.
         DataError: where the data directory is missing or cannot be read.
+        StateError: where the state directory cannot be used, or is another process's.
     """
     doors = Doors.of(config)
     vitals = Vitals(doors.guard, stall_s=config.stall_s, behind_s=config.behind_s)
@@ -67,6 +68,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
     tree, stopping = await find_tree(config), trio.Event()
     since: dict[str, Cursor] = {}
     with (
+        State(config.state_dir) if config.state_dir else nullcontext() as state,  # first: no address is told in vain
         _closing(await listen(config.listen)) as listeners,
         _closing(await listen(config.metrics_listen, "--metrics-listen")) as metrics_listeners,
     ):
@@ -91,6 +93,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
                         config,
                         doors,
                         vitals,
+                        state=state,
                         listeners=open_now,
                         stopping=stopping,
                         task_status=task_status,
@@ -120,6 +123,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
     doors: Doors,
     vitals: Vitals,
     *,
+    state: State | None,
     listeners: list[trio.SocketListener],
     stopping: trio.Event,
     task_status: trio.TaskStatus[int],
@@ -132,6 +136,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
         config: the settings.
         doors: who may come in.
         vitals: are told of the feed.
+        state: what is remembered; None for nothing.
         listeners: open; closed in the end.
         stopping: ends it.
         task_status: is told the port.
@@ -140,7 +145,7 @@ async def _follow(  # noqa: ASYNC128  as `run`
         (the order statuses' layout from now on, None where a signal came; where reading ended).
     """
     successor = tree
-    with State(config.state_dir) if config.state_dir else nullcontext() as state, Watch() as watch:
+    with Watch() as watch:
         records = Records(state, counters=vitals.counters)
         await trio.to_thread.run_sync(records.recall)
         start = await trio.to_thread.run_sync(place_to_begin, tree, since.get(ORDERS.name), records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -63,6 +64,8 @@ class Sign:
     looked_s: float
     last: Counters
     """As they were at the last look."""
+    free_bytes: int | None = None
+    """What is left on the disk with the node's files; None before anybody could look."""
     moments: deque[Moment] = attrs.Factory(lambda: deque(maxlen=_MOMENTS))
 
     @property
@@ -161,12 +164,14 @@ class Vitals:
         """Looks once; a disk that does not answer takes no more than _HANGS_S a stream."""
         self._meet()
         for sign in list(self.signs.values()):
-            found: Backlog | None = None
+            found: tuple[Backlog, int] | None = None
             with trio.move_on_after(_HANGS_S):
                 found = await trio.to_thread.run_sync(
                     _measure, sign.pipeline, abandon_on_cancel=True, limiter=self._looking
                 )
-            self._note(sign, found)
+            if found is not None:
+                sign.free_bytes = found[1]
+            self._note(sign, found[0] if found is not None else None)
         self.looks += 1
 
     def troubles(self) -> list[Trouble]:
@@ -237,12 +242,12 @@ def quantile_ms(counts: Sequence[int], share: float) -> float | None:
     return float(BOUNDS_MS[-1])
 
 
-def _measure(pipeline: Pipeline) -> Backlog | None:
-    """None where the files cannot be read; the head says so. Blocking."""
+def _measure(pipeline: Pipeline) -> tuple[Backlog, int] | None:
+    """(what is left to read, bytes left on that disk); None where the files cannot be read, as the head says. Blocking."""
     if not isinstance(pipeline.log, Tree):
         return None
     try:
-        return backlog(pipeline.log, pipeline.ring.end)
+        return backlog(pipeline.log, pipeline.ring.end), shutil.disk_usage(pipeline.log.root).free
     except (OSError, DataError):
         return None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,32 @@ needs_samples = pytest.mark.skipif(
 )
 
 USER = "0x" + "ab" * 20
+
+
+@cache
+def works(*command: str) -> bool:
+    """Whether a tool does what it is asked, tried once a session: one that is there may lack a plugin, a right or a library."""
+    try:
+        # No pipes: where it is ended, what it has started may hold them open for ever.
+        asked = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def needs(package: str, *command: str) -> pytest.MarkDecorator:
+    """Skips a test where a tool of a Debian package does not do what it is asked here."""
+    reason = f"needs Debian's package {package}: here `{' '.join(command)}` does not work"
+    return pytest.mark.skipif(not works(*command), reason=reason)
+
+
 TIME = "2026-05-05T17:39:13.024084407"
 TIME_MS = 1778002753024
 

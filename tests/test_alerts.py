@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+
+from support import needs
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -19,9 +20,7 @@ RULES = PROMETHEUS / "alerts.yml"
 RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
 METRICS = ROOT / "docs" / "metrics.md"
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not installed; Debian has it in its package prometheus"
-)
+needs_promtool = needs("prometheus", "promtool", "--version")
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

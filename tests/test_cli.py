@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from hyperwatch import __version__
-from hyperwatch.cli.main import _exit_code, program
+from hyperwatch.cli.main import _exit_code, _options, program
 from hyperwatch.config import default_workers
 
 
@@ -30,7 +30,7 @@ def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["run", "--layout", "by_block"], "'by_block' is not one of 'plain', 'by-block', 'streaming'"),
         (["run", "--listen", "8000"], "--listen '8000' is not HOST:PORT: write it as 127.0.0.1:8000 or [::1]:8000"),
         (["run", "--listen", "localhost:http"], "--listen 'localhost:http' is not HOST:PORT"),
-        (["run", "--listen", "127.0.0.1:99999"], "--listen '127.0.0.1:99999' is not HOST:PORT"),
+        (["run", "--listen", "127.0.0.1:99999"], "--listen '127.0.0.1:99999' has a port that is out of range"),
         (["run", "--listen", "127.0.0.1:0", "--data-dir", "/nowhere"], "/nowhere does not exist: name the node's"),
         (["--config", "/nowhere", "run"], "File '/nowhere' does not exist"),
         (["simulate"], "Missing argument 'DIR'"),
@@ -94,6 +94,53 @@ def test_a_bad_configuration_file_is_named(
     assert (code, settings) == (2, {})
     assert says in said
     assert said.count("\n") == 1
+
+
+def test_the_file_takes_each_option_by_its_own_name_and_by_the_one_that_was_documented_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("stream", "streams"):
+        data = tmp_path / key
+        text = f'[simulate]\n{key} = "node_fills"\nblocks = 1\nrate = 0\n'
+        (tmp_path / "settings.toml").write_text(text)
+        assert ended(capsys, "--config", str(tmp_path / "settings.toml"), "simulate", str(data))[0] == 0
+        assert [path.name for path in data.iterdir() if path.is_dir()] == ["node_fills_streaming"]
+    every = {name: _options(command) for name, command in program.commands.items() if command.name != "quarantine"}
+    assert every["watch"]["coin"] == every["watch"]["coins"] == "coins"
+    assert every["watch"]["from"] == every["watch"]["start"] == "start"
+
+
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [
+        ("http://127.0.0.1:8000", "begins with the scheme http://: leave it out, as in 127.0.0.1:8000"),
+        ("ws://[::1]:8000/ws", "begins with the scheme ws://: leave it out, as in [::1]:8000"),
+        ("127.0.0.1:65536", "has a port that is out of range: choose one from 1 to 65535, or 0 for any that is free"),
+        ("127.0.0.1:" + "9" * 5000, "has a port that is out of range"),
+    ],
+)
+def test_an_address_with_a_scheme_or_a_port_out_of_range_is_told_so(
+    capsys: pytest.CaptureFixture[str], settings: dict[str, Any], listen: str, says: str
+) -> None:
+    code, said = ended(capsys, "run", "--listen", listen)
+    assert (code, settings) == (2, {})
+    assert says in said
+
+
+@pytest.mark.parametrize("command", [("gaps",), ("quarantine", "list")])
+def test_an_empty_list_is_said_to_be_empty_where_programs_do_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    assert _exit_code([*command, "--state-dir", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("none: no ")
+
+
+def test_coins_between_commas_are_told_to_stand_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = ended(capsys, "replay", str(tmp_path), "--coin", "BTC,ETH")
+    assert code == 2
+    assert "--coin: 'BTC,ETH' is no coin: a comma stands in it; name each coin by itself" in said
 
 
 def test_a_bad_environment_value_is_one_line_that_names_the_variable(

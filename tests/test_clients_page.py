@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import trio
 from terminal import environment
 
-from support import append, event, hour_file, line, running
+from support import append, event, hour_file, line, running, works
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "clients.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -26,14 +27,6 @@ EXPECTED = [
 ]
 SCRIPT, SHELL = (re.findall(rf"```{word}\n(.*?)```", PAGE, re.DOTALL)[0] for word in ("js", "sh"))
 NODE = [shutil.which("node") or "node", "--experimental-websocket", "--no-warnings"]
-
-
-def has_websocket() -> bool:
-    """Whether there is a Node to stand in for a browser."""
-    try:
-        return subprocess.run([*NODE, "-e", "WebSocket"], check=False, capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 async def lines_of(command: list[str], folder: Path, count: int) -> list[str]:
@@ -84,7 +77,7 @@ async def test_the_client_that_keeps_its_place_goes_on_there(tmp_path: Path) -> 
         assert (await lines_of([sys.executable, "-c", code], tmp_path, 1))[0].endswith(("block 8", "block 9"))
 
 
-@pytest.mark.skipif(not has_websocket(), reason="there is no Node with a WebSocket here")
+@pytest.mark.skipif(not works(*NODE, "-e", "WebSocket"), reason="there is no Node with a WebSocket here")
 async def test_the_browsers_client_hears_every_order(tmp_path: Path) -> None:
     write(tmp_path)
     async with running(tmp_path) as port:
@@ -95,7 +88,9 @@ async def test_the_browsers_client_hears_every_order(tmp_path: Path) -> None:
 async def test_the_client_on_the_command_line_hears_orders(tmp_path: Path) -> None:
     write(tmp_path)
     async with running(tmp_path) as port:
-        code = SHELL.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("python -m", f"{sys.executable} -m")
+        code = SHELL.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(
+            "python -m", f"{shlex.quote(sys.executable)} -m"
+        )
         code = code.replace('"coins"', '"from":"earliest","coins"')
         said = "".join(await lines_of(["bash", "-c", code], tmp_path, 3))
     assert '"channel":"subscriptionResponse"' in said

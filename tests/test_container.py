@@ -25,7 +25,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package of their 
 
 from hyperwatch.cli.main import program
 from hyperwatch.node.streams import Layout
-from support import append, event, hour_file, line, lines_of
+from support import append, event, hour_file, line, lines_of, needs, works
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -133,6 +133,7 @@ def test_hadolint_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("registry")
 def test_the_commands_that_build_the_image_build_it_from_what_is_copied(tmp_path: Path) -> None:
     """All but the base image: in an empty directory, with this Python. Asks the registry."""
     source, target = tmp_path / "src", tmp_path / "opt"
@@ -214,6 +215,23 @@ def test_the_file_is_one_by_the_schema_of_the_compose_specification(tmp_path: Pa
     assert "'stop_grace' was unexpected" in check(tmp_path / "compose.yaml"), "a fault is found"
 
 
+def test_images_of_others_stand_by_version_in_one_place_where_a_digest_can_be_put() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    named = yaml.safe_load(text)["x-images"]
+    assert {re.sub(r"^\$\{HYPERWATCH_(\w+)_IMAGE:-.*\}$", r"\1", image) for image in named.values()} == {
+        "BASE", "PROMETHEUS", "GRAFANA",
+    }  # fmt: skip
+    versions = [re.sub(r"^.*:-(.*)\}$", r"\1", image) for image in named.values()]
+    for version in versions:
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d[\w.-]*", version)
+        assert text.count(version) == 1
+    others = [service["image"] for service in services().values() if service["image"] != "hyperwatch"]
+    assert {*others} == {named["prometheus"], named["grafana"]}
+    assert [service["build"]["args"] for service in ours().values()] == [{"BASE": named["base"]}] * len(ours())
+    assert [text for name, text in instructions() if name == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    assert dict(instructions()[:1]) == {"ARG": f"BASE={versions[0]}"}
+
+
 def test_no_variable_is_needed_and_every_name_leads_to_something() -> None:
     """What a schema does not know: volumes, dependencies and files that are there, and defaults of variables."""
     text = (ROOT / "compose.yaml").read_text()
@@ -228,10 +246,28 @@ def test_no_variable_is_needed_and_every_name_leads_to_something() -> None:
     assert re.findall(r"\$\{(?!\w+:-[^}]+\})[^}]*\}", text) == []
 
 
-COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+def compose() -> list[str]:
+    """The compose that works here, Debian's or the plugin of Docker's client; a client may have none."""
+    for command in (["docker-compose"], ["docker", "compose"]):
+        if works(*command, "version"):
+            return command
+    pytest.skip("needs Debian's package docker-compose, or a Docker client with its compose plugin")
 
 
-@pytest.mark.skipif(shutil.which(COMPOSE[0]) is None, reason="needs Debian's package docker-compose, or Docker's own")
+def test_a_docker_client_without_its_compose_plugin_is_a_skip_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2\nexit 1\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(
+        sys.modules[__name__], "works", works.__wrapped__
+    )  # what another test has found is of another path
+    with pytest.raises(pytest.skip.Exception, match="a Docker client with its compose plugin"):
+        compose()
+
+
 @pytest.mark.parametrize("profile", ["node", "demo", "monitoring"])
 def test_compose_takes_the_file(profile: str, tmp_path: Path) -> None:
     text = (ROOT / "compose.yaml").read_text()
@@ -240,7 +276,7 @@ def test_compose_takes_the_file(profile: str, tmp_path: Path) -> None:
     for wrong in (False, True):
         file.write_text(named.sub("", text) + "  broken: [1]\n" * wrong)
         command = [
-            *COMPOSE,
+            *compose(),
             "--project-directory",
             str(ROOT),
             "-f",
@@ -257,7 +293,7 @@ def test_compose_takes_the_file(profile: str, tmp_path: Path) -> None:
 # The unit
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@needs("systemd", "systemd-analyze", "--offline=true", "--threshold=20", "--version")
 def test_systemd_takes_the_unit_and_finds_little_that_it_is_exposed_to(tmp_path: Path) -> None:
     here = tmp_path / UNIT.name
     here.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text(), flags=re.MULTILINE))

@@ -26,8 +26,9 @@ from hyperwatch.log import watch as watch_module
 from hyperwatch.log.files import Tree
 from hyperwatch.log.watch import Watch
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.writer import simulate
-from support import append, connected, event, hour_file, line, places_of, running, until
+from support import append, connected, event, hour_file, line, places_of, running, until, works
 
 
 def free_port() -> int:
@@ -59,7 +60,7 @@ class Service:
             "--listen",
             f"127.0.0.1:{self.port}",
             "--state-dir",
-            str(self.root / "state"),
+            f"{self.root}-state",  # not inside: a simulator shares its directory with nobody
             "--log-level",
             "ERROR",
         ]
@@ -114,8 +115,8 @@ class Listener:
 
 async def survive_kills(root: Path, kills: int) -> None:
     """A client resumes by its cursor while the service is killed at random; the simulator writes 5,000 lines/s."""
-    hour_file(root, "20260505/9")
-    (root / ".hyperwatch-simulated").touch()
+    with Claim(root):
+        hour_file(root, "20260505/9")
     service, over, dice = Service(root), threading.Event(), random.Random(kills)
     listener = Listener(service.port)
     tree = Tree(root, ORDERS, Layout.STREAMING)
@@ -170,13 +171,6 @@ async def test_a_client_that_resumes_has_every_line_once_though_the_service_is_k
 AS_PID_1 = ("unshare", "--fork", "--pid", "--kill-child")
 
 
-def can_be_pid_1() -> bool:
-    try:
-        return subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 as_anyone_and_as_pid_1 = pytest.mark.parametrize(
     "prefix",
     [
@@ -184,7 +178,9 @@ as_anyone_and_as_pid_1 = pytest.mark.parametrize(
         pytest.param(
             AS_PID_1,
             id="PID 1",
-            marks=pytest.mark.skipif(not can_be_pid_1(), reason="a PID namespace needs unshare and the right to it"),
+            marks=pytest.mark.skipif(
+                not works(*AS_PID_1, "true"), reason="a PID namespace needs unshare and the right to it"
+            ),
         ),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import sqlite3
@@ -22,9 +21,11 @@ import pytest
 import trio
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
+from hyperwatch.log.missing import FLAGS, UNBUFFERED
 from hyperwatch.log.state import State
 from hyperwatch.node.runs import Damage
-from support import append, event, hour_file, line, running
+from hyperwatch.node.streams import STREAMS, Layout
+from support import append, event, hour_file, line, running, works
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -48,6 +49,7 @@ NOT_RUN = {
         "docker compose --profile demo down --volumes",
         "docker compose --profile node --profile monitoring up --detach",
         "docker tag hyperwatch:before hyperwatch:latest",
+        "docker buildx imagetools inspect python:3.13-slim",
         (
             'docker run --rm --volume hyperwatch_state:/from:ro --volume "$PWD/state:/to" --user 0 --entrypoint cp '
             "hyperwatch -a /from/. /to"
@@ -146,7 +148,7 @@ class Machine:
         program.write_text(
             f'#!/bin/sh\n[ "$1" = watch ] && case "$2" in ws:*) ;; *) shift; '
             f'set -- watch ws://127.0.0.1:{self.ports[0]}/ws "$@";; esac\n'
-            f'exec {sys.executable} -m hyperwatch "$@"\n'
+            f'exec {shlex.quote(sys.executable)} -m hyperwatch "$@"\n'
         )
         program.chmod(0o755)
 
@@ -184,7 +186,7 @@ class Machine:
         return process, said
 
     def _mine(self, command: str) -> str:
-        command = command.replace("/tmp/", f"{self.root}/tmp/")  # noqa: S108  that is what is replaced
+        command = command.replace("/tmp/", f"{shlex.quote(str(self.root))}/tmp/")  # noqa: S108  that is what is replaced
         for shown, port in zip((8000, 8001), self.ports, strict=True):
             command = command.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{port}")
         return command
@@ -221,9 +223,11 @@ def machine(root: Path) -> Iterator[Machine]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.name)
 def test_every_command_of_the_page_works(page: Path, tmp_path: Path) -> None:
-    for program, package in (("curl", "curl"), ("openssl", "openssl"), ("promtool", "prometheus")):
-        if shutil.which(program) is None and any(command.startswith(program) for command in to_run(page)):
-            pytest.skip(f"needs Debian's package {package}")
+    for program, asked, package in (
+        ("curl", "--version", "curl"), ("openssl", "version", "openssl"), ("promtool", "--version", "prometheus"),
+    ):  # fmt: skip
+        if any(command.startswith(program) for command in to_run(page)) and not works(program, asked):
+            pytest.skip(f"needs Debian's package {package}: here `{program} {asked}` does not work")
     with machine(tmp_path) as here:
         for command in [*BEFORE.get(page.name, []), *to_run(page)]:
             here.run(command)
@@ -232,6 +236,13 @@ def test_every_command_of_the_page_works(page: Path, tmp_path: Path) -> None:
 def test_what_is_not_run_is_on_some_page() -> None:
     shown = {command for page in PAGES for command in commands(page)}
     assert shown >= SKIPPED
+
+
+def test_the_page_on_containers_names_the_nodes_flags_before_its_first_command() -> None:
+    before, _, _ = (ROOT / "docs" / "how-to" / "container.md").read_text().partition("```sh")
+    [block] = re.findall(r"```yaml\n(.*?)```", before, re.DOTALL)
+    flags = {word for word in yaml.safe_load(block)["services"]["node"]["entrypoint"] if word.startswith("--")}
+    assert flags == {stream.flag for stream in STREAMS.values()} | {FLAGS[Layout.STREAMING].strip(), UNBUFFERED}
 
 
 def test_no_command_hides_in_a_block_of_another_kind() -> None:
@@ -264,6 +275,7 @@ def test_what_the_commands_of_docker_name_is_in_the_compose_file() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("registry")
 def test_a_fresh_checkout_shows_a_feed_by_the_first_commands_of_the_tutorial(tmp_path: Path) -> None:
     """Asks the registry."""
     first = commands(PAGES[0])[:3]

@@ -19,8 +19,9 @@ from hyperwatch import memory
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree, backlog
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.writer import simulate
-from support import Client, append, connected, event, hour_file, line
+from support import Client, append, connected, event, line
 
 LINES = 10_000_000
 AHEAD_BYTES = 200 * 2**20  # how far the node may be ahead of the service, so that pruning takes nothing unread
@@ -81,8 +82,9 @@ async def follow(client: Client, node: Node) -> None:
 async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_client_that_reads_nothing(
     tmp_path: Path,
 ) -> None:
-    append(hour_file(tmp_path, "20200101/0"), line(1, [event(1)]))
-    (tmp_path / ".hyperwatch-simulated").touch()
+    root = tmp_path / "node"
+    with Claim(root) as claim, claim.open(f"{ORDERS.directory(Layout.STREAMING)}/hourly/20200101/0") as file:
+        file.write(line(1, [event(1)]))
     command = [
         sys.executable,
         "-m",
@@ -90,7 +92,7 @@ async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_cl
         "run",
         "--metrics-listen=",
         "--data-dir",
-        str(tmp_path),
+        str(root),
         "--listen",
         "127.0.0.1:0",
     ]
@@ -100,7 +102,7 @@ async def test_memory_stays_flat_over_ten_million_lines_that_are_pruned_and_a_cl
     curve: list[int] = []
     try:
         port = await port_of(tmp_path / "log")
-        node = Node(Tree(tmp_path, ORDERS, Layout.STREAMING), Cursor("node_order_statuses_streaming"))
+        node = Node(Tree(root, ORDERS, Layout.STREAMING), Cursor("node_order_statuses_streaming"))
         async with connected(port) as stalled, connected(port) as client, trio.open_nursery() as nursery:
             await stalled.say({"method": "subscribe", "subscription": {"type": "orders"}})
             await client.subscribe(type="orders", coins=["THE-END"])

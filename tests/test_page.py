@@ -20,6 +20,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from test_metrics import free_port
 
+from support import works
+
 T = TypeVar("T")
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -88,6 +90,11 @@ def sidecar(directory: Path, port: int, *options: str, until: str = "the feed is
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
+    draws = works(str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", "about:blank")
+    if not (draws and works(str(DRIVER), "--version")):
+        pytest.skip(
+            "Chromium is installed and draws no page here: `chromium --headless=new --dump-dom about:blank` fails"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for word in (

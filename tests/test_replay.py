@@ -756,3 +756,10 @@ async def test_the_feed_of_a_damaged_recording_sends_what_came_before(tmp_path: 
                 assert [json.loads(text)["order"]["oid"] for *_, text in await client.collect(90)] == list(range(90))
                 await goodbye(client)
     assert log.faults
+
+
+def test_a_replay_of_nothing_says_which_coin_may_be_meant(replay: Run, tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1, coin="BTC")]))
+    nothing, all_of_it = replay(tmp_path, "--coin", "btc"), replay(tmp_path, "--coin", "BTC")
+    assert "no order of 'btc' was seen where the replay begins; did you mean 'BTC'? Case matters" in nothing.err
+    assert "did you mean" not in all_of_it.err

@@ -19,13 +19,18 @@ import trio
 import trio_websocket
 import websockets.exceptions
 import websockets.sync.client
+from loguru import logger
 
 from hyperwatch import lookout, service
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import DataError, UsageError
 from hyperwatch.log import state
 from hyperwatch.log.files import Tree, find_trees
+from hyperwatch.log.journal import StateError
+from hyperwatch.log.missing import advice_without_orders
+from hyperwatch.log.state import State
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
 from support import append, connected, event, hour_file, line, lines_of, places_of, running, until
@@ -62,7 +67,8 @@ async def test_every_line_that_is_written_arrives_in_order_once(
     tmp_path: Path, layout: Layout, start_ns: int, faults: Faults
 ) -> None:
     """A client from before the start, and one that comes in the middle and asks for everything."""
-    hour_file(tmp_path, "20260505/8", layout)
+    with Claim(tmp_path):
+        hour_file(tmp_path, "20260505/8", layout)
     halfway = trio.Event()
 
     def write() -> None:
@@ -85,7 +91,6 @@ async def test_every_line_that_is_written_arrives_in_order_once(
                 if "THE-END" in heard[-1][2]:
                     return
 
-    (tmp_path / ".hyperwatch-simulated").touch()
     first: list[Any] = []
     second: list[Any] = []
     with trio.fail_after(50):
@@ -142,6 +147,51 @@ async def test_it_waits_for_a_node_that_has_not_written_yet(tmp_path: Path) -> N
             assert not started.is_set()
             append(hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), line(7, [event(1)]))
     assert config.layout is None
+
+
+@pytest.mark.parametrize(
+    ("below", "advice"),
+    [
+        ("", "start the node with --write-order-statuses --stream-with-block-info --disable-output-file-buffering"),
+        ("node_order_statuses_streaming", "it is one stream's own directory: say --data-dir {root}"),
+        ("node_order_statuses_streaming/hourly", "it is one stream's own directory: say --data-dir {root}"),
+    ],
+)
+async def test_who_waits_for_the_node_is_told_its_flags_or_the_directory_that_is_meant(
+    tmp_path: Path, below: str, advice: str
+) -> None:
+    said: list[str] = []
+    root = tmp_path / "node"
+    (root / below).mkdir(parents=True)
+    sink = logger.add(said.append, level="WARNING", format="{message}")
+    try:
+        async with trio.open_nursery() as nursery:
+            config = Config(data_dir=root / below, listen=Address("127.0.0.1", 0))
+            nursery.start_soon(partial(service.run, config, signals=False))
+            await until(lambda: any("waiting" in text for text in said))
+            nursery.cancel_scope.cancel("it waits")
+    finally:
+        logger.remove(sink)
+    assert any(advice.format(root=root) in text for text in said), said
+
+
+def test_a_directory_above_the_nodes_is_told_from_it(tmp_path: Path) -> None:
+    hour_file(tmp_path / "hl" / "data", "20260505/9")
+    assert advice_without_orders(tmp_path) == f"they are further down: say --data-dir {tmp_path}/hl/data"
+    assert advice_without_orders(tmp_path / "hl") == f"they are further down: say --data-dir {tmp_path}/hl/data"
+
+
+async def test_a_state_directory_that_is_anothers_is_said_before_an_address_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+    sink = logger.add(said.append, level="INFO", format="{message}")
+    try:
+        config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0), state_dir=tmp_path / "state")
+        with State(tmp_path / "state"), pytest.raises(StateError, match="is another hyperwatch's"):
+            await service.run(config, signals=False)
+    finally:
+        logger.remove(sink)
+    assert [text for text in said if "http://" in text or "ws://" in text] == []
 
 
 async def test_the_layout_is_chosen_by_the_newest_data_or_by_the_operator(tmp_path: Path) -> None:

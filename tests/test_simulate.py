@@ -20,6 +20,7 @@ from hyperwatch.cli.simulate import command
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import FILLS, ORDERS, STREAMS, Layout, Stream, sniff
 from hyperwatch.simulate import writer as writer_module
+from hyperwatch.simulate.claim import MARKER, Claim
 from hyperwatch.simulate.market import MAX_RESTING, Market
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, decimal, stamp
 from hyperwatch.simulate.writer import simulate
@@ -77,7 +78,7 @@ def market_blocks(seed: int = 1, mean: float = 100, n: int = 300) -> Iterator[Bl
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != MARKER}
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.name)
@@ -398,6 +399,83 @@ def test_a_real_nodes_directory_is_refused_and_left_alone(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="no simulator wrote"):
         run(tmp_path)
     assert tree(tmp_path) == {"node_fills_streaming/hourly/20260505/12": b"theirs\n"}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "replica_cmds/2026-05-05T00:00:00Z/20260505/1",
+        "node_trades/hourly/20260505/12",
+        "node_order_statuses/hourly/20260505/12",
+        "gaps.jsonl",
+    ],
+)
+def test_a_directory_that_holds_anything_else_is_refused_and_left_alone_whichever_stream_is_asked_for(
+    tmp_path: Path, theirs: str
+) -> None:
+    (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / theirs).write_bytes(b"theirs\n")
+    with pytest.raises(UsageError, match="which no simulator wrote there: give an empty directory"):
+        simulate(tmp_path, streams=[FILLS], rate=0, blocks=2, start_ns=NOON)
+    assert tree(tmp_path) == {theirs: b"theirs\n"}
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_a_marker_that_was_copied_makes_a_nodes_directory_no_simulators(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    run(ours, blocks=2)
+    [name] = [name for name in tree(ours) if "order" in name]
+    (theirs / name).parent.mkdir(parents=True)
+    (theirs / name).write_bytes(b"theirs\n")
+    (theirs / MARKER).write_bytes((ours / MARKER).read_bytes())
+    with pytest.raises(UsageError, match="no simulator wrote"):
+        run(theirs)
+    assert tree(theirs) == {name: b"theirs\n"}
+
+
+def test_what_a_node_wrote_after_a_simulator_is_not_appended_to(tmp_path: Path) -> None:
+    run(tmp_path, blocks=2)
+    later = tmp_path / ORDERS.directory(Layout.STREAMING) / "hourly" / "20260505" / "13"
+    later.write_bytes(b"theirs\n")
+    with pytest.raises(UsageError, match=r"20260505/13, which no simulator wrote"):
+        run(tmp_path, start_ns=NOON + 3_600_000_000_000)
+    assert later.read_bytes() == b"theirs\n"
+
+
+def test_a_node_that_begins_while_a_simulator_writes_keeps_its_file(tmp_path: Path) -> None:
+    with Claim(tmp_path) as claim:
+        (tmp_path / "13").write_bytes(b"theirs\n")
+        with pytest.raises(UsageError, match="holds 13, which no simulator wrote"):
+            claim.open("13")
+    assert (tmp_path / "13").read_bytes() == b"theirs\n"
+
+
+def test_a_link_into_a_nodes_directory_leads_a_simulator_nowhere(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    run(ours, blocks=2)
+    (theirs / "hourly").mkdir(parents=True)
+    (ours / FILLS.directory(Layout.PLAIN)).symlink_to(theirs)
+    with pytest.raises(UsageError, match="holds node_fills, which no simulator wrote"):
+        run(ours, layouts=[Layout.PLAIN], start_ns=NOON + 3_600_000_000_000)
+    (tmp_path / "link").symlink_to(theirs)
+    with pytest.raises(UsageError, match="holds hourly, which no simulator wrote"):
+        run(tmp_path / "link")
+    assert tree(theirs) == {}
+
+
+def test_two_simulators_do_not_write_to_one_directory(tmp_path: Path) -> None:
+    with Claim(tmp_path), pytest.raises(UsageError, match="another simulator writes to"):
+        run(tmp_path)
+    assert tree(tmp_path) == {}
+    run(tmp_path, blocks=2)
+    assert tree(tmp_path)
+
+
+def test_the_root_of_a_file_system_is_as_good_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir(mode=0)
+    run(tmp_path, blocks=2)
+    run(tmp_path, blocks=2)
+    assert tree(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ from hyperwatch.log.throttle import Throttle
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, STREAMS, Layout, Stream
 from hyperwatch.pipeline import Pipeline
 from hyperwatch.records import Records
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import COINS, Faults
-from hyperwatch.simulate.writer import MARKER, simulate
+from hyperwatch.simulate.writer import simulate
 from hyperwatch.streams import Feed
 from support import (
     TIME_MS,
@@ -379,9 +380,9 @@ async def test_a_client_that_falls_behind_between_two_sides_gets_every_trade_onc
 async def test_of_a_run_with_rollover_and_faults_every_fill_and_diff_comes_once_and_every_trade(
     tmp_path: Path, layout: Layout
 ) -> None:
-    for stream in STREAMS.values():
-        file_of(tmp_path, stream, layout, "20260505/8")
-    (tmp_path / MARKER).touch()
+    with Claim(tmp_path):
+        for stream in STREAMS.values():
+            file_of(tmp_path, stream, layout, "20260505/8")
     undated = layout is Layout.PLAIN  # of a restart's repetitions plain diffs tell nothing, so there is none
     faults = Faults(torn=True, late_file=True, late_lines=True, restart_every=0 if undated else 25)
     start_ns = 1_778_003_998_000_000_000  # two seconds before an hour's end

@@ -8,24 +8,29 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import click
 import client_support
 import msgspec
 import pytest
 import trio
+from click.testing import CliRunner
 from rich.console import Console
 from terminal import PROGRAM, environment, terminal
 
 from hyperwatch import service
-from hyperwatch.cli import screen
+from hyperwatch.cli import screen, watch
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.live import until_signal
 from hyperwatch.cli.screen import ClosedOutputError, Output
 from hyperwatch.cli.table import Board, gap_text
+from hyperwatch.client import Message
 from hyperwatch.config import Address, Config
-from hyperwatch.errors import HyperwatchError
+from hyperwatch.errors import HyperwatchError, UsageError
 from hyperwatch.feed.wire import Socket
-from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout
 from hyperwatch.simulate.writer import simulate
+from support import append, diff, fill, hour_file, line
 
 
 def write(root: Path, blocks: int = 10, rate: float = 2000) -> list[bytes]:
@@ -67,6 +72,48 @@ async def test_watch_filters_and_warns(tmp_path: Path, nursery: trio.Nursery) ->
     done = await run(port, *words, tmp_path=tmp_path)
     assert done.stdout.splitlines() == wanted[:5]
     assert (done.returncode, done.stderr) == (0, b"hyperwatch: no status 'opne' is known; did you mean 'open'?\n")
+
+
+@pytest.mark.parametrize("type_", ["fills", "bookDiffs"])
+async def test_watch_shows_fills_and_book_diffs_as_the_node_wrote_them(
+    tmp_path: Path, nursery: trio.Nursery, type_: str
+) -> None:
+    events = {"fills": fill(7), "bookDiffs": diff(7)}
+    for stream, each in ((ORDERS, b""), (FILLS, events["fills"]), (DIFFS, events["bookDiffs"])):
+        append(hour_file(tmp_path / "node", "20260505/9", stream=stream), line(7, [each]) if each else b"")
+    port = await serve(nursery, tmp_path / "node")
+    done = await run(port, "--type", type_, "--from", "earliest", "--count", "1", tmp_path=tmp_path)
+    assert (done.returncode, done.stdout) == (0, events[type_] + b"\n")
+
+
+def test_watch_shows_trades_each_on_a_line() -> None:
+    assert watch._events(Message("trades", b'[{"tid":1},{"tid":2}]')) == [b'{"tid":1}', b'{"tid":2}']
+
+
+@pytest.mark.parametrize("words", [[], ["--coin", "BTC", "--coin", "ETH"], ["--coin", "BTC", "--from", "earliest"]])
+def test_what_trades_cannot_be_asked_for_is_said_before_silence(words: list[str]) -> None:
+    result = CliRunner().invoke(watch.command, ["--type", "trades", *words])
+    assert isinstance(result.exception, UsageError)
+    assert "name one coin with --coin" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("2026-05-05T17:39:13", {"time": 1778002753000}),
+        ("1778002753024", {"time": 1778002753024}),
+        ("block:985148182", {"block": 985148182}),
+        ("earliest", "earliest"),
+        (Cursor("node_order_statuses").encode(), Cursor("node_order_statuses").encode()),
+    ],
+)
+def test_watch_takes_times_as_replay_does(text: str, start: object) -> None:
+    assert watch.command.make_context("watch", ["--from", text]).params["start"] == start
+
+
+def test_watch_says_that_seconds_are_no_milliseconds() -> None:
+    with pytest.raises(click.BadParameter, match="is not ms since 1970"):
+        watch.command.make_context("watch", ["--from", "1778002753"])
 
 
 async def test_watch_says_in_one_line_what_is_wrong_with_a_filter(tmp_path: Path, nursery: trio.Nursery) -> None:
@@ -139,7 +186,9 @@ async def test_watch_connects_again_and_goes_on_where_it_was(tmp_path: Path) -> 
     assert (done.returncode, done.stderr.decode()) == (0, f"hyperwatch: {what}; connecting again\n")
 
 
-async def test_watch_gives_the_token_of_the_environment(tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_watch_gives_the_token_of_the_environment_and_names_the_variable_where_it_is_wrong(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
     server = client_support.Plain(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
     listeners = await nursery.start(partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1"))
     url = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -149,7 +198,9 @@ async def test_watch_gives_the_token_of_the_environment(tmp_path: Path, nursery:
     )  # fmt: skip
     assert b"bearer t0ken" in server.heads[0].lower()
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"(HTTP 401, no): check the address" in done.stderr
+    assert (
+        b"(HTTP 401, no): give a token of that service: hyperwatch watch takes it from HYPERWATCH_TOKEN" in done.stderr
+    )
     nursery.cancel_scope.cancel()
 
 
@@ -344,6 +395,21 @@ def test_the_table_fits_the_terminal(columns: int, user: str) -> None:
     assert "0.5/1.0" in lines[-1]
     assert user in lines[-1]
     assert lines[-1].rstrip().endswith("350 ms")
+
+
+@pytest.mark.parametrize("columns", [20, 30, 40, 60, 79, 80, 104, 200])
+@pytest.mark.parametrize("price", ["0.5", "0.000012345678", "1234567890.12345678"])
+def test_a_narrow_terminal_drops_columns_and_never_cuts_a_number(columns: int, price: str) -> None:
+    board = Board()
+    board.take("orders", orders(event("xyz:SP500", limitPx=price, sz="1234567.12345", origSz="12345678.12345")), 1350)
+    file = io.StringIO()
+    console = Console(file=file, width=columns, height=24)
+    console.print(Picture(board, "hyperwatch watch", 1.0), height=24)
+    head, row = file.getvalue().splitlines()[-2:]
+    assert max(map(len, (head, row))) <= columns
+    assert price in row.split()
+    assert ("size/original" in head) == ("1234567.12345/12345678.12345" in row)
+    assert ("latency" in head) == ("350 ms" in row)
 
 
 # The end.

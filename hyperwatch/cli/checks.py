@@ -17,13 +17,11 @@ import msgspec
 
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import PlainFile, Tree, find_trees, newest_data_ns, read_lines
+from hyperwatch.log.missing import FLAGS, advice_without_orders
 from hyperwatch.node.streams import ORDERS, STREAMS, Layout
 from hyperwatch.node.times import ms_of
 
-__all__ = ["STALE_S", "UNBUFFERED", "Finding", "Level", "layouts", "open_files", "reach", "readable", "room", "state"]
-
-FLAGS = {Layout.PLAIN: "", Layout.BY_BLOCK: " --batch-by-block", Layout.STREAMING: " --stream-with-block-info"}
-UNBUFFERED = "--disable-output-file-buffering"
+__all__ = ["STALE_S", "Finding", "Level", "layouts", "open_files", "reach", "readable", "room", "state"]
 
 STALE_S = 60.0
 """For so long a node may write nothing."""
@@ -64,22 +62,12 @@ def layouts(root: Path) -> Iterator[Finding]:
             closed[error.what] = Finding(Level.BAD, error.what, error.remedy)
     yield from closed.values()
     if trees.get(ORDERS.name) == []:
-        yield Finding(Level.BAD, f"{root} has no order statuses", _advice_without_orders(root))
+        yield Finding(Level.BAD, f"{root} has no order statuses", advice_without_orders(root))
     for name, found in trees.items():
         for tree in found:
             yield Finding(Level.GOOD, f"{tree.hourly.parent.name}: {STREAMS[name].flag}{FLAGS[tree.layout]}")
         yield from _plain(found)
         yield from _at_once(found)
-
-
-def _advice_without_orders(root: Path) -> str:
-    here = root.resolve()
-    for inner in (here, *here.parents):
-        if inner.name.startswith(tuple(STREAMS)):
-            return f"it is one stream's own directory: say --data-dir {inner.parent}"
-    return (
-        f"start the node with {ORDERS.flag}{FLAGS[Layout.STREAMING]} {UNBUFFERED}, and see that --data-dir is its own"
-    )
 
 
 def _plain(trees: Sequence[Tree]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The live table as a picture: what a `Board` holds, for a terminal of any size from 80 columns on."""
+"""The live table as a picture: what a `Board` holds, for a terminal of any size."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _COLUMNS = (
     ("time", 8, 12, "left"), ("coin", 9, 12, "left"), ("side", 4, 4, "left"), ("status", 16, 24, "left"),
     ("price", 8, 10, "right"), ("size/original", 15, 17, "right"), ("user", 6, 11, "left"), ("latency", 7, 7, "right"),
 )  # fmt: skip
+_DROPPED = ("user", "latency", "size/original", "time", "status", "side", "coin")
+"""What goes first where there is no room. The price stays: it is never cut, for half a number is another one."""
+_NUMBERS = {"price", "size/original"}
 
 
 @attrs.frozen
@@ -52,7 +55,7 @@ class Picture:
             yield _line(notice, "yellow")
         yield Text()
         room = max(1, (options.height or console.height) - _AROUND - len(notices))
-        yield _table(list(self.board.rows)[:room], wide=width >= _WIDE)
+        yield _table(list(self.board.rows)[:room], width)
 
 
 def _line(text: str, style: str) -> Text:
@@ -70,20 +73,44 @@ def _totals(statuses: Counter[str]) -> str:
     return "  ".join(f"{status} {count:,}" for status, count in statuses.most_common(_STATUSES))
 
 
-def _table(rows: list[Row], *, wide: bool) -> Table:
+def _table(rows: list[Row], width: int) -> Table:
+    wide = width >= _WIDE
+    cells = [_cells(row, wide=wide) for row in rows]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for name, narrow, broad, justify in _COLUMNS:
-        table.add_column(name, width=broad if wide else narrow, no_wrap=True, overflow="ellipsis", justify=justify)  # type: ignore[arg-type]  # a literal in a tuple is a str
-    for row in rows:
-        latency = "-" if row.latency_ms is None else _duration(row.latency_ms)
-        side = "green" if row.side == "bid" else "red"
-        cells = (
-            Text(row.time if wide else row.time[:8]), Text(row.coin), Text(row.side, style=side),
-            Text(row.status, style=_COLOURS.get(row.status, "dim")), Text(row.price), Text(row.size),
-            Text(f"{row.user[:6]}…{row.user[-4:]}" if wide else row.user[:6]), Text(latency),
-        )  # fmt: skip
-        table.add_row(*cells)
+    columns = _fitting(cells, width, wide=wide)
+    for name, columns_wide, justify in columns:
+        table.add_column(name, width=columns_wide, no_wrap=True, overflow="ellipsis", justify=justify)  # type: ignore[arg-type]  # a literal in a tuple is a str
+    for row in cells:
+        table.add_row(*(row[name] for name, _, _ in columns))
     return table
+
+
+def _fitting(cells: list[dict[str, Text]], width: int, *, wide: bool) -> list[tuple[str, int, str]]:
+    """(name, width, justification) of the columns that there is room for: as wide as their numbers, and whole."""
+    columns = [(name, broad if wide else narrow, justify) for name, narrow, broad, justify in _COLUMNS]
+    columns = [
+        (name, max([least, *(row[name].cell_len for row in cells)]) if name in _NUMBERS else least, justify)
+        for name, least, justify in columns
+    ]
+    for dropped in _DROPPED:
+        if sum(each + 1 for _, each, _ in columns) - 1 <= width:
+            break
+        columns = [column for column in columns if column[0] != dropped]
+    return columns
+
+
+def _cells(row: Row, *, wide: bool) -> dict[str, Text]:
+    latency = "-" if row.latency_ms is None else _duration(row.latency_ms)
+    return {
+        "time": Text(row.time if wide else row.time[:8]),
+        "coin": Text(row.coin),
+        "side": Text(row.side, style="green" if row.side == "bid" else "red"),
+        "status": Text(row.status, style=_COLOURS.get(row.status, "dim")),
+        "price": Text(row.price),
+        "size/original": Text(row.size),
+        "user": Text(f"{row.user[:6]}…{row.user[-4:]}" if wide else row.user[:6]),
+        "latency": Text(latency),
+    }
 
 
 def _duration(ms: int) -> str:

@@ -41,6 +41,7 @@ def gaps(state_dir: Path, as_json: bool) -> None:
         left = "still in the files" if gap.readable else "gone"
         ends = f"{gap.from_block or gap.from_time or 'the beginning'} to {gap.to_block or gap.to_time or 'the end'}"
         click.echo(f"{number}  {iso_of(gap.seen_ms)}  {gap.stream}  {gap.reason}  {ends}  {left}  {gap.where}".rstrip())
+    _tell_none(ledger, "gaps", state_dir)
     _tell_dropped(ledger)
 
 
@@ -60,6 +61,7 @@ def list_(state_dir: Path) -> None:
     for number, damage in journal.read():
         where = f"{damage.file} at {damage.offset}, {damage.length_bytes} bytes"
         click.echo(f"{number}  {iso_of(damage.seen_ms)}  {where}  {damage.reason}")
+    _tell_none(journal, "unreadable lines", state_dir)
     _tell_dropped(journal)
 
 
@@ -85,6 +87,12 @@ def _existing(directory: Path) -> Path:
         what = f"--state-dir {directory} does not exist, or uid {os.getuid()} may not look there"
         raise UsageError(what, "name the one that `hyperwatch run` uses")
     return directory
+
+
+def _tell_none(journal: Journal[state.GapRecord] | Journal[state.DamageRecord], what: str, directory: Path) -> None:
+    """Says on standard error that there is nothing: standard output is for programs, and stays empty."""
+    if next(iter(journal.read()), None) is None:
+        click.echo(f"none: no {what} are noted in {directory}", err=True)
 
 
 def _tell_dropped(journal: Journal[state.GapRecord] | Journal[state.DamageRecord]) -> None:

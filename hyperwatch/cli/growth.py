@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import attrs
 import msgspec
 
-from hyperwatch.cli.checks import STALE_S, UNBUFFERED, Finding, Level
+from hyperwatch.cli.checks import STALE_S, Finding, Level
 from hyperwatch.log.files import PlainFile, Tree, newest_data_ns
+from hyperwatch.log.missing import UNBUFFERED
 from hyperwatch.node.times import ms_of
 
 __all__ = ["Growth", "observe", "times"]

@@ -121,7 +121,7 @@ def _settings(path: Path) -> dict[str, Any]:
         msg = f"{path} is no TOML ({error})"
         raise click.BadParameter(msg, param_hint="--config") from error
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    _refuse_unknown(path, document, {name: _options(command) for name, command in program.commands.items()})
+    _refuse_unknown(path, document, {name: set(_options(command)) for name, command in program.commands.items()})
     return {name: _chosen(command, shared | document.get(name, {})) for name, command in program.commands.items()}
 
 
@@ -129,13 +129,21 @@ def _chosen(command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
     """What of these values a command has options for; of a group, what each of its commands has."""
     if isinstance(command, click.Group):
         return {name: _chosen(each, values) for name, each in command.commands.items()}
-    named = {key.replace("-", "_"): value for key, value in values.items()}
-    return {option: value for option, value in named.items() if option in _options(command)}
+    names = _options(command)
+    return {names[key]: value for key, value in ((_word(key), value) for key, value in values.items()) if key in names}
 
 
-def _options(command: click.Command) -> set[str]:
-    inner = command.commands.values() if isinstance(command, click.Group) else ()
-    return {str(param.name) for param in command.params}.union(*map(_options, inner))
+def _options(command: click.Command) -> dict[str, str]:
+    """What click calls an option, by each word for it: the option's own (`coin` of `--coin`) and click's (`coins`)."""
+    found = {str(param.name): str(param.name) for param in command.params}
+    found |= {_word(name): str(param.name) for param in command.params for name in param.opts if name.startswith("--")}
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        found |= _options(each)
+    return found
+
+
+def _word(key: str) -> str:
+    return key.removeprefix("--").replace("-", "_")
 
 
 def _refuse_unknown(path: Path, document: dict[str, Any], every: dict[str, set[str]]) -> None:
@@ -144,6 +152,6 @@ def _refuse_unknown(path: Path, document: dict[str, Any], every: dict[str, set[s
         known = every.get(key) if isinstance(value, dict) else anywhere
         names = value if isinstance(value, dict) else [key]
         for name in names:
-            if known is None or name.replace("-", "_") not in known:
+            if known is None or _word(name) not in known:
                 msg = f"{path} sets {name!r}" + (f" in [{key}]" if isinstance(value, dict) else "") + ", no such option"
                 raise click.BadParameter(msg, param_hint="--config")

@@ -143,7 +143,7 @@ def command(
     """Write a made-up market to DIR in the files of a Hyperliquid node, until --blocks or a signal ends it.
 
     Orders, fills and book diffs go to hour files of the current hour in real time. Nothing is ever deleted: at the
-    default rate DIR grows by about 12 GB an hour. A directory that holds a real node's files is refused.
+    default rate DIR grows by about 12 GB an hour. DIR must be empty or only simulators' own, and one writes at a time.
     """
     if not rate and blocks is None:
         msg = "0 without --blocks would fill the disk; add --blocks N"

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 
 import attrs
 import trio
@@ -23,6 +24,8 @@ _FIRST_S = 0.2
 _LONGEST_S = 10.0
 _DOUBLINGS = 10  # more than it takes to the longest
 _STEADY_S = 10.0  # a connection that lasted so long had nothing wrong when it began
+_ADDRESS = "check the address, and that hyperwatch run listens there"
+_TOKEN = "give a token of that service: hyperwatch watch takes it from HYPERWATCH_TOKEN, and connect as token="  # noqa: S105  no token
 _TRY_AGAIN = frozenset((408, 425, 429))  # of HTTP's 4xx, those that time heals
 
 Opener = Callable[[str, str | None], AbstractAsyncContextManager[Socket]]
@@ -120,7 +123,7 @@ class Session:
                 return (End() if self._left else end), connection.live
         except RefusedError as error:
             what = f"cannot connect to {self.url} ({error})"
-            remedy = "check the address, and that hyperwatch run listens there"
+            remedy = _TOKEN if error.status == HTTPStatus.UNAUTHORIZED else _ADDRESS
             final = error.status is not None and 400 <= error.status < 500 and error.status not in _TRY_AGAIN  # noqa: PLR2004  HTTP's own
             return End(FeedError(what, remedy), final), False
 

@@ -226,12 +226,12 @@ def any_of(filters: Iterable[OrderFilter]) -> Filter:
     return next(iter(different)) if len(different) == 1 else AnyOf(different)
 
 
-def doubtful_coins(wanted: frozenset[str] | None, seen: frozenset[str], noun: str) -> list[str]:
-    """Warnings for coins of a filter that did not occur lately, which may be typing errors: case matters."""
+def doubtful_coins(wanted: frozenset[str] | None, seen: frozenset[str], noun: str, where: str = "lately") -> list[str]:
+    """Warnings for coins of a filter that did not occur there, which may be typing errors: case matters."""
     missing = sorted((wanted or frozenset()) - seen) if seen else []
     spelled = {coin.lower(): coin for coin in seen}
     doubts = [
-        f"no {noun} of {coin[:64]!r} was seen lately"
+        f"no {noun} of {coin[:64]!r} was seen {where}"
         + (f"; did you mean {spelled[coin.lower()]!r}? Case matters" if coin.lower() in spelled else "")
         for coin in missing[:_DOUBTS]
     ]
@@ -244,6 +244,9 @@ def _patterns(coins: Sequence[str] | None) -> tuple[frozenset[str] | None, tuple
     dexes = {coin[:-1] for coin in coins if coin.endswith(":*")}
     exact = shared(coin for coin in coins if not coin.endswith(":*"))
     for coin in [*exact, *dexes]:
+        if "," in coin:
+            msg = f"{coin[:64]!r} is no coin: a comma stands in it; name each coin by itself"
+            raise ValueError(msg)
         if "*" in coin or not coin.strip(":"):
             msg = f"{coin!r} is no coin: a star stands alone or behind a dex and a colon, as in xyz:*"
             raise ValueError(msg)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import attrs
 import trio
+from loguru import logger
 
 from hyperwatch.config import Address
 from hyperwatch.errors import DataError, UsageError
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.filters import OrderFilter, doubtful_coins
 from hyperwatch.log.files import Tree
+from hyperwatch.log.reader import Reader
 from hyperwatch.log.recordings import find_recording, find_tree
 from hyperwatch.log.watch import Watch
 from hyperwatch.node.streams import ORDERS, Layout, Stream
@@ -75,7 +77,26 @@ def replay(settings: Settings, *, progress: bool, log_to_stderr: Callable[[], No
         trio.run(_run, job, settings, report, drawn)
     if isinstance(job.log, Playback) and job.log.faults:
         report.fault = job.log.faults[0]
+    if settings.listen is None and not (report.written or report.interrupted or report.cut):
+        _doubt_coins(job)
     return report
+
+
+def _doubt_coins(job: Job) -> None:
+    """Warns of coins that are written otherwise than in the log, as far as its beginning shows. After a replay of nothing."""
+    wanted = job.wanted.filter.coins
+    if not wanted:
+        return
+    reader = Reader(job.log, job.start)
+    try:
+        batch = reader.next(None, lambda: None)
+    except (OSError, DataError):
+        return  # which the replay has said
+    finally:
+        reader.close()
+    seen = frozenset(coin for entry in batch.entries for coin in entry.run.coins) if batch is not None else frozenset()
+    for doubt in doubtful_coins(wanted, seen, job.wanted.stream.noun, "where the replay begins"):
+        logger.warning(doubt)
 
 
 def _prepare(settings: Settings) -> Job:

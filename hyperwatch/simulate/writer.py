@@ -15,15 +15,12 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
-from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import STREAMS, Layout, Stream
+from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.market import Market
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, stamp
 
-__all__ = ["MARKER", "Writer", "simulate"]
-
-MARKER = ".hyperwatch-simulated"
-"""A file in a directory that a simulator writes to: it tells the directory from a real node's, which is never touched."""
+__all__ = ["Writer", "simulate"]
 
 _HOUR_NS = 3_600_000_000_000
 _DELAY_NS = 350_000_000  # from a block's time to when it is written, as on a healthy node
@@ -41,9 +38,10 @@ _BUSY = 1_243.0  # statuses in mainnet's median block
 class _Lane:
     """One stream in one layout: its open hour file, and what waits to be written."""
 
-    def __init__(self, folder: Path, seed: int, faults: Faults, *, per_line: bool) -> None:
+    def __init__(self, claim: Claim, folder: str, seed: int, faults: Faults, *, per_line: bool) -> None:
+        self._claim = claim
         self._folder = folder
-        self._rng = random.Random(f"{seed} {folder.name}")  # its own: faults of one change nothing of another
+        self._rng = random.Random(f"{seed} {folder}")  # its own: faults of one change nothing of another
         self._faults = faults
         self._per_line = per_line
         self._hour = -1  # of the newest lines: hours since 1970
@@ -142,9 +140,7 @@ class _Lane:
 
     def _open(self, hour: int) -> FileIO:
         when = datetime.fromtimestamp(hour * 3600, UTC)
-        folder = self._folder / "hourly" / f"{when:%Y%m%d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileIO(folder / str(when.hour), "ab")
+        return self._claim.open(f"{self._folder}/hourly/{when:%Y%m%d}/{when.hour}")
 
 
 def _write(file: FileIO, data: bytes) -> None:
@@ -157,7 +153,7 @@ class Writer:
     """Writes each block to the hour files of its streams, in every layout at once.
 
     Args:
-        root: the data directory, made where it is missing.
+        claim: the data directory.
         layouts: how lines are arranged.
         streams: which streams are written.
         per_line: one write a line, as a node with --disable-output-file-buffering; otherwise one write a block.
@@ -167,7 +163,7 @@ class Writer:
 
     def __init__(
         self,
-        root: Path,
+        claim: Claim,
         layouts: Sequence[Layout],
         *,
         streams: Sequence[Stream] = tuple(STREAMS.values()),
@@ -178,7 +174,7 @@ class Writer:
         self._rng = random.Random(seed)
         self._local = {stream.name: 0 for stream in streams}
         self._lanes = [
-            (stream, layout, _Lane(root / stream.directory(layout), seed, faults, per_line=per_line))
+            (stream, layout, _Lane(claim, stream.directory(layout), seed, faults, per_line=per_line))
             for stream in streams
             for layout in layouts
         ]
@@ -250,7 +246,7 @@ def simulate(
     """Write a node's files until `blocks` are written or `stop()` is true.
 
     Args:
-        root: the data directory. One that holds a node's own files is refused.
+        root: the data directory: an empty one, or one that only simulators have written to, one after the other.
         layouts: how lines are arranged.
         streams: which of them.
         rate: order statuses a second on average; 0 is as fast as possible, with mainnet's median of statuses a block.
@@ -262,15 +258,21 @@ def simulate(
         clock: seconds, for pacing; block n is due 67 ms x n after the first, however late any other was.
         sleep: waits so many seconds, less where it pleases.
         stop: asked before every block.
+
+    Raises:
+        UsageError: where something else is in the directory, or another simulator writes to it.
+        OSError: where it cannot be written.
     """
-    _claim(root, layouts, streams)
     start_ns = time.time_ns() - _DELAY_NS if start_ns is None else start_ns
     market = Market(seed, rate * BLOCK_GAP_NS / 1e9 if rate else _BUSY, start_ns)
     rng = random.Random(seed)
     recent: deque[Block] = deque(maxlen=_REWIND_BLOCKS.stop if faults.restart_every else 0)
     tally: Counter[str] = Counter()
     begun = clock()
-    with Writer(root, layouts, streams=streams, per_line=per_line, faults=faults, seed=seed) as writer:
+    with (
+        Claim(root) as claim,
+        Writer(claim, layouts, streams=streams, per_line=per_line, faults=faults, seed=seed) as writer,
+    ):
         for made in count():
             if made == blocks or stop():
                 break
@@ -287,13 +289,3 @@ def simulate(
             recent.append(block)
             tally.update(blocks=1)
     return Summary(tally["blocks"], tally["restarts"], tally["repeated"], writer.lines, writer.size)
-
-
-def _claim(root: Path, layouts: Sequence[Layout], streams: Sequence[Stream]) -> None:
-    """Mark the directory as a simulator's, unless a node's files are in it."""
-    folders = [root / stream.directory(layout) for stream in streams for layout in layouts]
-    if not (root / MARKER).exists() and any(any(folder.glob("hourly/*/*")) for folder in folders):
-        what = f"{root} holds files of a node that no simulator wrote"
-        raise UsageError(what, "give an empty directory: nobody could tell simulated events from a node's own")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARKER).touch()
