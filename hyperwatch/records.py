@@ -19,7 +19,9 @@ from hyperwatch.log.gaps import EVENT_TOO_LARGE, NOT_RUNNING, Gap
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import begin
 from hyperwatch.log.state import DamageRecord, GapRecord, State, damage_record, gap_record
+from hyperwatch.log.steps import is_far_above
 from hyperwatch.node.streams import Stream
+from hyperwatch.node.times import ms_of
 
 __all__ = ["Records"]
 
@@ -153,6 +155,9 @@ class Records:
 
 
 def _below(cursor: Cursor, other: Cursor) -> bool:
+    """Whether a place lies below one that was read before, but not so far that a damaged number must be in that one."""
+    if cursor.key is not None and is_far_above(other.key, ms_of(other.time), cursor.key, ms_of(cursor.time)):
+        return False
     if cursor.block is not None and other.block is not None:
         return cursor.block < other.block
     return cursor.block is None and other.block is None and cursor.time < other.time

@@ -100,6 +100,13 @@ def line(block: int, events: Iterable[bytes]) -> bytes:
     return head.encode() + b",".join(events) + b"]}\n"
 
 
+def next_line(path: Path, event: bytes) -> bytes:
+    """A line of the block, or in the plain layout of the time, that comes after the last one of an hour file."""
+    last = json.loads(path.read_bytes().splitlines()[-1])
+    made = line(last["block_number"] + 1, [event]) if "block_number" in last else event + b"\n"
+    return made.replace(TIME.encode(), last.get("block_time", last.get("time")).encode())
+
+
 def lines_of(layout: Layout, blocks: Sequence[tuple[int, Sequence[bytes]]]) -> bytes:
     """The same blocks in one of the layouts."""
     if layout is Layout.BY_BLOCK:

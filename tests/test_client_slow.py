@@ -23,14 +23,14 @@ from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
 from hyperwatch.simulate.writer import simulate
-from support import append, event, line, running, until
+from support import append, event, line, next_line, running, until
 
 # Restarts at blocks 25 and 50 of a phase, rollover at 30: what the first writes again comes late in part.
 FAULTS = Faults(torn=True, late_file=True, late_lines=True, restart_every=25)
 EIGHT_NS = 1_778_054_400_000_000_000  # 2026-05-06 08:00 UTC
 HOUR_NS = 3_600_000_000_000
 SPEED = 4  # times a node's own
-END = line(2**40, [event(1, coin="THE-END")])
+END = event(1, coin="THE-END")
 
 
 @attrs.define
@@ -127,7 +127,8 @@ class Trial:
             await trio.to_thread.run_sync(write, self.root, phase)
             await self.heard.until(len(written(self.tree)[0]))  # late lines come within the next hour: it is a long one
             phase += 1
-        append(self.tree.hourly / self.tree.names()[-1], END)
+        last = self.tree.hourly / self.tree.names()[-1]
+        append(last, next_line(last, END))
 
     async def harass(self) -> None:
         """Half of the times its connection is cut, half of the times all of it is gone."""

@@ -28,7 +28,7 @@ from hyperwatch.log.watch import Watch
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.writer import simulate
-from support import append, connected, event, hour_file, line, places_of, running, until, works
+from support import append, connected, event, hour_file, line, next_line, places_of, running, until, works
 
 
 def free_port() -> int:
@@ -123,7 +123,8 @@ async def survive_kills(root: Path, kills: int) -> None:
 
     def write() -> None:
         simulate(root, streams=[ORDERS], rate=5_000, seed=kills, stop=over.is_set)
-        append(tree.hourly / tree.names()[-1], line(2**40, [event(1, coin="THE-END")]))
+        last = tree.hourly / tree.names()[-1]
+        append(last, next_line(last, event(1, coin="THE-END")))
 
     async def harass() -> None:
         for _ in range(kills):

@@ -15,7 +15,7 @@ from hyperwatch.log.gaps import LATE_FILE
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.walk import LOOK_S
 from hyperwatch.node.streams import ORDERS, Layout, day_before, hour_follows
-from support import append, event, events_of, hour_file, lines_of
+from support import TIME, append, event, events_of, hour_file, lines_of
 
 GRACE_S = 60.0
 
@@ -40,7 +40,12 @@ class Watcher:
 
 def write(root: Path, name: str, *blocks: int, idle_s: float = 0.0) -> None:
     path = hour_file(root, name)
-    append(path, lines_of(Layout.STREAMING, [(block, [event(block)]) for block in blocks]))
+    day, hour = name.split("/")
+    time_of_it = (
+        f"{day[:4]}-{day[4:6]}-{day[6:]}T{int(hour):02}{TIME[13:]}"  # blocks have the time that passed between hours
+    )
+    lines = lines_of(Layout.STREAMING, [(block, [event(block)]) for block in blocks])
+    append(path, lines.replace(TIME.encode(), time_of_it.encode()))
     then = time.time() - idle_s
     os.utime(path, (then, then))
 

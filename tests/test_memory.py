@@ -21,7 +21,7 @@ from hyperwatch.log.files import Tree, backlog
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.writer import simulate
-from support import Client, append, connected, event, line
+from support import Client, append, connected, event, line, next_line
 
 LINES = 10_000_000
 AHEAD_BYTES = 200 * 2**20  # how far the node may be ahead of the service, so that pruning takes nothing unread
@@ -49,7 +49,8 @@ class Node:
             clock=lambda: 0.0, sleep=self.rest, stop=lambda: self.over,
         )  # fmt: skip
         assert self.over or sum(summary.lines.values()) > LINES * 0.9
-        append(self.tree.hourly / self.tree.names()[-1], line(2**40, [event(1, coin="THE-END")]))
+        last = self.tree.hourly / self.tree.names()[-1]
+        append(last, next_line(last, event(1, coin="THE-END")))
 
     def rest(self, _: float) -> None:
         self.turns += 1

@@ -272,7 +272,7 @@ def test_a_file_that_was_removed_before_it_was_read_is_named(tmp_path: Path) -> 
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(0, 61), st.booleans())
-def test_seek_ends_right_behind_a_line_that_is_below_and_before_one_that_is_not(
+def test_seek_ends_before_what_is_not_below_and_at_most_two_lines_that_are(  # for it asks three at each step
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], wanted: int, damaged: bool
 ) -> None:
     path = hour_file(tmp_path_factory.mktemp("seek"), "20260505/9")
@@ -288,9 +288,10 @@ def test_seek_ends_right_behind_a_line_that_is_below_and_before_one_that_is_not(
     rest = source.read(offset, size)
     source.close()
 
-    assert [raw for raw in rest.splitlines() if raw != b"damage"] == [
-        line(number, [event(number)]).rstrip() for number in numbers if number >= wanted
-    ]
+    left = [raw for raw in rest.splitlines() if raw != b"damage"]
+    expected = [line(number, [event(number)]).rstrip() for number in numbers if number >= wanted]
+    assert left[len(left) - len(expected) :] == expected
+    assert len(left) <= len(expected) + 2
 
 
 def test_seek_in_a_file_with_a_restart_loses_nothing(tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_seek_in_a_file_with_a_restart_loses_nothing(tmp_path: Path) -> None:
     append(path, lines_of(Layout.STREAMING, BLOCKS[:25]) + lines_of(Layout.STREAMING, BLOCKS[10:]))
     log = tree(tmp_path)
     for block in range(100, 141):
-        cursor = Cursor("node_order_statuses_by_block", (FilePlace("x", 5),), block, "x", 1)
+        cursor = Cursor("node_order_statuses_by_block", (FilePlace("x", 5),), block, TIME, 1)
         expected = [each for each in EVENTS if each[:2] >= (block, 1)]
         assert events_of(read_all(log, cursor)) == expected
 

@@ -33,7 +33,7 @@ from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
-from support import append, connected, event, hour_file, line, lines_of, places_of, running, until
+from support import append, connected, event, hour_file, line, lines_of, next_line, places_of, running, until
 
 BEFORE_NINE_NS = int(datetime(2026, 5, 5, 8, 59, 58, tzinfo=UTC).timestamp()) * 10**9
 BEFORE_MIDNIGHT_NS = int(datetime(2026, 5, 5, 23, 59, 58, tzinfo=UTC).timestamp()) * 10**9
@@ -79,7 +79,8 @@ async def test_every_line_that_is_written_arrives_in_order_once(
         )  # fmt: skip
         assert summary.blocks == 60
         tree = Tree(tmp_path, ORDERS, layout)
-        append(tree.hourly / tree.names()[-1], lines_of(layout, [(2**40, [event(1, coin="THE-END")])]))
+        last = tree.hourly / tree.names()[-1]
+        append(last, next_line(last, event(1, coin="THE-END")))
 
     async def follow(port: int, start: dict[str, str], heard: list[Any]) -> None:
         async with connected(port) as client:

@@ -10,7 +10,7 @@ import attrs
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import FILE_REMOVED, LATE_FILE, MISSING_BLOCKS, UNREADABLE, Gap
 from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.events import Decoder, Need
+from hyperwatch.node.events import BYTES_KEPT, Decoder, Need
 from hyperwatch.node.lines import pieces
 from hyperwatch.node.runs import Damage, Run
 from hyperwatch.node.streams import Layout, Stream
@@ -19,6 +19,7 @@ from hyperwatch.node.trades import Paired
 
 __all__ = ["Batch", "Decoded", "Decoding", "Entry", "Span", "assemble", "decode"]
 
+_LOOKED_AHEAD = 9  # runs: of those that come first in a log, most are right
 _ENTRY_BYTES = 1500  # of an entry without any, with its cursors
 _EVENT_BYTES = 600  # at most: what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
 
@@ -178,6 +179,7 @@ def assemble(stream: Stream, directory: str, span: Span, chunks: Sequence[Decode
         repeats.begin_again(span.file)
     elif span.late and not span.offset and not span.skip:
         repeats.begin_late(span.file, span.file_before)
+    repeats.prime(run for chunk in chunks[:1] for run in chunk.runs[:_LOOKED_AHEAD])
     made = _Assembly(stream, directory, span, repeats)
     for name in span.missed:
         made.lose(FILE_REMOVED, span.places, f"{name}, removed before it was read")
@@ -210,9 +212,14 @@ class _Assembly:
         self._gaps: list[Gap] = []  # before the next entry
         self._damage: list[Damage] = []
         self._repeated = 0
+        self._line_begin: int | None = None
 
     def add(self, run: Run) -> None:
         """The next events, or the next block without any."""
+        doubt = self._repeats.suspicion(self._span.file, run)
+        if doubt is not None:
+            self._set_aside(run, doubt.reason)
+            return
         last = self._repeats.block
         if run.fresh and last is not None and run.block is not None and run.block > last + 1:
             seen = attrs.evolve(self._cursor_at, block=run.block, time=run.time, count=0)
@@ -232,6 +239,17 @@ class _Assembly:
         end = damage.offset + damage.length_bytes
         where = f"{self._span.file}, {damage.length_bytes} bytes at {damage.offset}"
         self.lose(UNREADABLE, self._span.after(end, 0), where)
+
+    def _set_aside(self, run: Run, reason: str) -> None:
+        """Names a run that is not believed. Of a line that was cut into several runs that is done with its last one."""
+        begin = self._line_begin if self._line_begin is not None else max(self._span.offset, run.end - run.size_bytes)
+        if run.taken:
+            self._line_begin = run.end  # where the line begins that this run is a part of
+            return
+        self._line_begin = None
+        data = self._span.data[begin - self._span.offset : run.end - self._span.offset]
+        lines = 1 if run.fresh else run.count
+        self.damage(Damage(begin, len(data), reason, data[:BYTES_KEPT], lines=lines))
 
     def lose(self, reason: str, after: tuple[FilePlace, ...], where: str, *, readable: bool = False) -> None:
         """Something that cannot be delivered comes next."""

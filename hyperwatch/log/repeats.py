@@ -12,13 +12,16 @@ that goes on with it. Its events then count on.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import attrs
 
 from hyperwatch.log.cursor import Block, Cursor
+from hyperwatch.log.steps import Steps, Suspicion, key_of
 from hyperwatch.node.runs import Run
+from hyperwatch.node.times import ms_of
 
-__all__ = ["BLOCKS", "Passage", "Repeats", "Verdict", "key_of"]
+__all__ = ["BLOCKS", "Passage", "Repeats", "Verdict"]
 
 BLOCKS = 20_000  # twice what a restarting node goes back
 _FILES = 4  # a walk has three open
@@ -75,6 +78,7 @@ class Repeats:
         self._back = any(passage.repeating for passage in self._passages.values())  # whether what was read last repeats
         self.restarts = 0
         self.block, self.time, self.count = start.block, start.time, start.count
+        self._steps = Steps(start.key, ms_of(start.time))
         for passage in self._passages.values():
             if passage.floor is not None:
                 self._counts[passage.floor] = passage.floor_count
@@ -98,6 +102,20 @@ class Repeats:
             lowest = "" if isinstance(highest, str) else -1
             known = self._passages.get(before or "", Passage(lowest, 0))
             self._passages[file] = attrs.evolve(known, between=True, floor=known.last, floor_count=known.at)
+
+    def prime(self, runs: Iterable[Run]) -> None:
+        """Looks ahead at some of the runs that come first, where nothing was read before: the first of them may be damaged."""
+        self._steps.prime(runs)
+
+    def suspicion(self, file: str, run: Run) -> Suspicion | None:
+        """Why a run, which is the next that was read of its file, is not to be believed; None where it is to be judged."""
+        doubt = self._steps.judge(file, run)
+        if self._steps.turned:  # what was read before says nothing of this chain
+            self._start = self.block = None
+            self.time, self.count = "", 0
+            self._counts.clear()
+            self._passages.clear()
+        return doubt
 
     def judge(self, file: str, run: Run) -> Verdict:
         """The places of a run, which is the next that was read of its file."""
@@ -156,11 +174,6 @@ class Repeats:
         highest = self._highest
         if highest is None or not _below(block, highest):
             self.block, self.time, self.count = run.block, run.time, count
-
-
-def key_of(run: Run) -> Block:
-    """What tells a run's block from others: its number, in the plain layout its time."""
-    return run.time if run.block is None else run.block
 
 
 def _below(block: Block, other: Block) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -11,7 +11,8 @@ from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.files import Log, PlainFile, Tree, head_of, is_there, read_lines
 from hyperwatch.log.gaps import PLACE_GONE, Gap
-from hyperwatch.log.repeats import Passage, key_of
+from hyperwatch.log.repeats import Passage
+from hyperwatch.log.steps import is_far_above, key_of, trusted
 from hyperwatch.log.tail import Tail, higher, less, tail_of
 from hyperwatch.node.events import Decoder
 from hyperwatch.node.runs import Run
@@ -22,6 +23,7 @@ __all__ = ["Start", "at_head", "begin", "find", "seek"]
 
 _WINDOW_BYTES = 256 * 1024
 _LINE_BYTES = 4096  # a first guess
+_VOTES = 3  # lines that are asked: of two that contradict each other nobody knows which is right
 _UNDATED = DIFFS.directory(Layout.PLAIN)  # its lines carry neither block nor time
 
 
@@ -49,7 +51,7 @@ def at_head(tree: Tree) -> Cursor:
         source = PlainFile(tree.hourly / name)
         try:
             end = _last_line_end(source)
-            highest = higher(highest, tail_of(tree, source, end))
+            highest = higher(highest, tail_of(tree, name, source, end))
             if name == names[-1] or source.idle_s() <= tree.grace_s:
                 places.append(FilePlace(name, end, head=head_of(source) if end else ""))
         finally:
@@ -80,10 +82,9 @@ def begin(log: Log, wish: Cursor) -> Start:
         what = f"the cursor is one of {wish.directory}, this log is {own}"
         raise CursorError(what, "use it where it was made")
     if wish.directory == own:
-        kept = _without_pruned(log, wish)
-        passages = _at_places(log, kept)
-        if passages is not None:
-            return Start(kept, passages)
+        found = _at_places(log, _without_pruned(log, wish))
+        if found is not None:
+            return found
     if _UNDATED in (own, wish.directory) and wish.places:
         return _at_hour(log, wish)
     by_block = wish.directory == log.stream.directory(Layout.BY_BLOCK)
@@ -116,14 +117,14 @@ def seek(log: Log, source: Source, size_bytes: int, below: Callable[[Run], bool]
     """The offset of a line that is not `below`, right behind one that is; 0 where none is, the end where all are.
 
     Bisects on what the lines say. Blocks rise in a file but for node restarts, which write blocks again: everything
-    that is not below is then found behind every place where this can end.
+    that is not below is then found behind every place where this can end. Three lines are asked at each step, for one of
+    them may be damaged: so it may end two lines too early.
     """
     low, high = 0, size_bytes
     while low < high:
         middle = (low + high) // 2
         start = _line_after(source, middle) if middle else 0
-        run, _ = _run_at(log, source, start) if start < high else (None, start)
-        if run is None or not below(run):
+        if start >= high or not _is_below(log, source, start, below):
             high = middle
         else:
             low = max(start, middle) + 1
@@ -140,9 +141,9 @@ def _without_pruned(log: Log, wish: Cursor) -> Cursor:
     )
 
 
-def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
-    """What lies before the cursor's places; None where one of them is not there any more."""
-    passages: dict[str, Passage] = {}
+def _at_places(log: Log, wish: Cursor) -> Start | None:
+    """The cursor, and what lies before its places; None where one of them is not there any more."""
+    tails: list[Tail | None] = []
     for place in wish.places:
         try:
             source = log.open(place.file)
@@ -151,15 +152,28 @@ def _at_places(log: Log, wish: Cursor) -> dict[str, Passage] | None:
         try:
             if not is_there(source, place):
                 return None
-            tail = tail_of(log, source, place.offset)
+            tails.append(tail_of(log, place.file, source, place.offset))
         finally:
             source.close()
+    wish = _as_the_files_say(wish, tails)
+    passages: dict[str, Passage] = {}
+    for number, (place, tail) in enumerate(zip(wish.places, tails, strict=True)):
         if not place.offset and wish.key is not None and wish.key not in {known.last for known in passages.values()}:
             # No hour that begins within a block, for then the old one would end with it: a file that was begun anew.
             passages[place.file] = Passage(wish.key, 0, repeating=True)
         elif tail is not None:
-            passages[place.file] = _passage(tail, wish, wish.places.index(place))
-    return passages
+            passages[place.file] = _passage(tail, wish, number)
+    return Start(wish, passages)
+
+
+def _as_the_files_say(wish: Cursor, tails: Iterable[Tail | None]) -> Cursor:
+    """The cursor with the block that its files have come to, where its own lies too far above: a damaged number has been in it."""
+    highest: Tail | None = None
+    for tail in tails:
+        highest = higher(highest, tail)
+    if highest is None or not is_far_above(wish.key, ms_of(wish.time), highest.top, highest.run.time_ms):
+        return wish
+    return attrs.evolve(wish, block=highest.run.block, time=highest.run.time, count=highest.count)
 
 
 def _passage(tail: Tail, wish: Cursor, number: int) -> Passage:
@@ -188,8 +202,14 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     names = log.names()
     if not names:
         return Start(attrs.evolve(wish, places=()))
-    below = _below(log, wish)
-    place, run, first = find(log, names, below)
+    place, run, first = find(log, names, _below(log, wish))
+    if run is None and wish.time and (newest := _last_tail(log, names)) is not None:
+        # Nothing at or above it is there. Where it is far above, its number is damaged, and its time is not.
+        if is_far_above(wish.key, ms_of(wish.time), newest.top, newest.run.time_ms):
+            time, wish = wish.time, attrs.evolve(wish, block=newest.run.block, time=newest.run.time, count=0)
+            place, run, first = find(log, names, lambda run: (run.time_ms or 0) < (ms_of(time) or 0))
+            if run is not None:
+                wish = attrs.evolve(wish, block=run.block, time=run.time)
     start = attrs.evolve(_known_here(log, wish, run), places=(place,))
     gap = None
     named = run is not None and run.fresh and start.block is not None  # as missing blocks, when they are passed
@@ -204,6 +224,15 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     return Start(start, {place.file: Passage(key, 0, repeating=True)} if key is not None else {}, gap)
 
 
+def _last_tail(log: Log, names: list[str]) -> Tail | None:
+    """What the newest file's last lines say."""
+    source = log.open(names[-1])
+    try:
+        return tail_of(log, names[-1], source, source.size_bytes())
+    finally:
+        source.close()
+
+
 def find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[FilePlace, Run | None, bool]:
     """(the first line of these files that is not below, what it says, whether nothing lies before it)."""
     before = [name for name in names if (first := _first_run(log, name)) is not None and below(first)]
@@ -211,7 +240,10 @@ def find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[File
     source = log.open(name)
     try:
         offset = seek(log, source, source.size_bytes(), below) if before else 0
-        run, _ = _run_at(log, source, offset)
+        run = _believed(name, _runs_at(log, source, offset))
+        while before and run is not None and below(run):  # once or twice
+            offset = run.end
+            run = _believed(name, _runs_at(log, source, offset))
         place = FilePlace(name, offset, head=head_of(source))
     finally:
         source.close()
@@ -262,21 +294,33 @@ def _first_run(log: Log, name: str) -> Run | None:
     except FileNotFoundError:
         return None
     try:
-        return _run_at(log, source, 0)[0]
+        return _believed(name, _runs_at(log, source, 0))
     finally:
         source.close()
 
 
-def _run_at(log: Log, source: Source, offset: int) -> tuple[Run | None, int]:
-    """(the first line from there that can be read, its offset)."""
-    while lines := read_lines(source, offset, _LINE_BYTES):
+def _is_below(log: Log, source: Source, offset: int, below: Callable[[Run], bool]) -> bool:
+    """Whether most of the lines there are; False where none can be read."""
+    votes = [below(run) for run in _runs_at(log, source, offset)]
+    return 2 * sum(votes) > len(votes)
+
+
+def _believed(name: str, runs: list[Run]) -> Run | None:
+    """The first of some lines' runs that the others do not contradict."""
+    blocks = trusted(name, [(key_of(run), [run]) for run in runs])
+    return blocks[0][1][0] if blocks else None
+
+
+def _runs_at(log: Log, source: Source, offset: int) -> list[Run]:
+    """The first lines from there that can be read, at most _VOTES of them."""
+    runs: list[Run] = []
+    while len(runs) < _VOTES and (lines := read_lines(source, offset, _LINE_BYTES)):
         line = lines[: lines.index(b"\n") + 1]
         decoder = Decoder(log.stream, log.layout, offset)
         decoder.feed(line)
-        if decoder.runs:
-            return decoder.runs[-1], offset
+        runs += decoder.runs[-1:]
         offset += len(line)
-    return None, offset
+    return runs
 
 
 def _line_after(source: Source, offset: int) -> int:

@@ -9,7 +9,7 @@ import attrs
 from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Block
 from hyperwatch.log.files import Log
-from hyperwatch.log.repeats import key_of
+from hyperwatch.log.steps import key_of, trusted
 from hyperwatch.node.events import Decoder
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.runs import Run
@@ -17,6 +17,8 @@ from hyperwatch.node.runs import Run
 __all__ = ["Tail", "higher", "less", "tail_of"]
 
 _WINDOW_BYTES = 256 * 1024  # half a block of the streaming layout; doubled until a block's first line is in it
+_TELLING = 3  # blocks: of two that contradict each other nobody knows which is right
+_MUCH_BYTES = 16 * 1024 * 1024  # of so much one block that is whole is enough
 
 
 @attrs.frozen
@@ -34,8 +36,11 @@ class Tail:
     """How many of its events."""
 
 
-def tail_of(log: Log, source: Source, end: int) -> Tail | None:
-    """The last block of a file's first `end` bytes; None where no line of them can be read."""
+def tail_of(log: Log, name: str, source: Source, end: int) -> Tail | None:
+    """The last block of a file's first `end` bytes; None where no line of them can be read.
+
+    A block that cannot stand beside the others, for its number is damaged, is passed over.
+    """
     window = min(end, _WINDOW_BYTES)
     while window:
         start, lines = _whole_lines(source, end - window, end)
@@ -44,9 +49,10 @@ def tail_of(log: Log, source: Source, end: int) -> Tail | None:
         blocks = [(key, list(runs)) for key, runs in itertools.groupby(decoder.runs, key_of)]
         if blocks and blocks[-1][0] == "":
             return None  # undated: there are no blocks, and the whole file would be looked through for the last one
-        if blocks and (len(blocks) > 1 or blocks[-1][1][-1].fresh or window == end or window > LINE_BYTES):
-            return _tail(blocks, whole=start == 0 and len(blocks) == 1)
-        if window == end or window > LINE_BYTES:
+        enough = window == end or window > LINE_BYTES
+        if blocks and (len(blocks) >= _TELLING or enough or (window > _MUCH_BYTES and _is_begun(blocks))):
+            return _tail(trusted(name, blocks), whole=start == 0 and len(blocks) == 1)
+        if enough:
             return None
         window = min(end, window * 2)
     return None
@@ -68,6 +74,11 @@ def less(block: Block, other: Block | None) -> bool:
     if isinstance(block, str):
         return isinstance(other, str) and block < other
     return isinstance(other, int) and block < other
+
+
+def _is_begun(blocks: list[tuple[Block, list[Run]]]) -> bool:
+    """Whether the first event of the last block is among what was read."""
+    return len(blocks) > 1 or blocks[-1][1][-1].fresh
 
 
 def _tail(blocks: list[tuple[Block, list[Run]]], *, whole: bool) -> Tail:

@@ -12,8 +12,9 @@ from hyperwatch.errors import CursorError
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Log
 from hyperwatch.log.gaps import PLACE_GONE, Gap
-from hyperwatch.log.repeats import Passage, key_of
+from hyperwatch.log.repeats import Passage
 from hyperwatch.log.start import Start, find
+from hyperwatch.log.steps import key_of
 from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import Layout
 

@@ -24,7 +24,7 @@ from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
 from hyperwatch.node.uncut import Uncut
 
-__all__ = ["Decoder", "Need"]
+__all__ = ["BYTES_KEPT", "Decoder", "Need"]
 
 
 class Need(enum.Enum):
@@ -52,7 +52,7 @@ class _Group(NamedTuple):
     lines: int
 
 
-_BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
+BYTES_KEPT = 1024 * 1024  # of a damaged line; by position all of it can be found
 
 
 class Decoder:
@@ -130,7 +130,7 @@ class Decoder:
         self._skip = 0
 
     def _set_aside(self, offset: int, data: bytes, reason: str) -> None:
-        self.damage.append(Damage(offset, len(data), reason, data[:_BYTES_KEPT], len(self.runs)))
+        self.damage.append(Damage(offset, len(data), reason, data[:BYTES_KEPT], len(self.runs)))
         self._torn = True  # the next line begins a run: between the two something is missing
 
     def _groups(self, piece: bytes, *, several: bool) -> list[_Group]:

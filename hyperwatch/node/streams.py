@@ -29,6 +29,7 @@ __all__ = [
     "Layout",
     "Stream",
     "day_before",
+    "hour_end_ms",
     "hour_follows",
     "hour_name",
     "hour_rank",
@@ -154,10 +155,21 @@ def hour_follows(older: str, newer: str) -> bool:
     return _hours(newer) - _hours(older) <= 1
 
 
+def hour_end_ms(name: str) -> int | None:
+    """When the hour ends that a file is called by, UTC ms; None where its name is no hour's."""
+    day, _, hour = name.partition("/")
+    if hour_name(day, hour) is None:
+        return None
+    return (_hours(name) + 1) * 3_600_000 - _EPOCH_HOURS * 3_600_000
+
+
 def day_before(name: str) -> str:
     """The file of the same hour, a day before."""
     day, _, hour = name.partition("/")
     return f"{_date(day) - timedelta(days=1):%Y%m%d}/{hour}"
+
+
+_EPOCH_HOURS = date(1970, 1, 1).toordinal() * 24
 
 
 def _hours(name: str) -> int:
