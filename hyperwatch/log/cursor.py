@@ -106,7 +106,7 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     version: int
     directory: str
     places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=OPEN_FILES)]
-    block: int | None
+    block: _Natural | None
     time: Annotated[str, msgspec.Meta(max_length=40, pattern=_TIME)]
     count: _Natural
 

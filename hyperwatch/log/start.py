@@ -273,7 +273,8 @@ def _run_at(log: Log, source: Source, offset: int) -> tuple[Run | None, int]:
         line = lines[: lines.index(b"\n") + 1]
         decoder = Decoder(log.stream, log.layout, offset)
         decoder.feed(line)
-        if decoder.runs:
+        # A line without what its neighbours are ordered by says nothing; of undated files none does.
+        if decoder.runs and (key_of(decoder.runs[-1]) != "" or log.stream.directory(log.layout) == _UNDATED):
             return decoder.runs[-1], offset
         offset += len(line)
     return None, offset

@@ -42,8 +42,9 @@ def tail_of(log: Log, source: Source, end: int) -> Tail | None:
         decoder = Decoder(log.stream, log.layout, start)
         decoder.feed(lines)
         blocks = [(key, list(runs)) for key, runs in itertools.groupby(decoder.runs, key_of)]
-        if blocks and blocks[-1][0] == "":
+        if blocks and all(key == "" for key, _ in blocks):
             return None  # undated: there are no blocks, and the whole file would be looked through for the last one
+        blocks = [(key, runs) for key, runs in blocks if key != ""]
         if blocks and (len(blocks) > 1 or blocks[-1][1][-1].fresh or window == end or window > LINE_BYTES):
             return _tail(blocks, whole=start == 0 and len(blocks) == 1)
         if window == end or window > LINE_BYTES:
