@@ -221,7 +221,7 @@ class Decoder:
             if len(lines) > 1:
                 raise
             return self._by_itself(lines[0])
-        if b"\r" in piece:
+        if piece.endswith(b"\r\n"):
             return [group for line in lines for group in self._by_itself(line)]
         groups = []
         start = 0
