@@ -306,6 +306,33 @@ async def test_where_half_of_the_events_are_of_unknown_kind_the_format_has_chang
     assert [batch.events for batch in rig.batches] == [1000]
 
 
+async def test_events_of_which_something_can_be_read_are_no_other_format(rig: Rig) -> None:
+    rig.path.write_bytes(line(1, [event(1).replace(b'"coin"', b'"market"')] * 1000))
+    head = rig.head(grows=False)
+    await head.run()
+
+    assert [batch.events for batch in rig.batches] == [1000]
+    assert head.counters.unrouted == 1000
+
+
+async def test_that_lines_do_not_say_when_they_were_written_is_said_once_a_file(rig: Rig) -> None:
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    undated = [line(block, [event(block)]).replace(b'"2026-05-05T17:39:13.5"', b"null") for block in range(3)]
+    async with trio.open_nursery() as nursery:
+        head = rig.head()
+        nursery.start_soon(head.run)
+        for each in undated:
+            await rig.write(each)
+            await until(lambda: not head.pending_bytes)
+        head.stop()
+    logger.remove(sink)
+
+    assert rig.numbers() == [0, 1, 2]
+    (text,) = said
+    assert text.startswith(f"no local_time that can be read in block 0 of {DIRECTORY} {HOUR}")
+
+
 _PEAK = textwrap.dedent(
     """
     import sys, trio

@@ -27,12 +27,14 @@ from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.server import Server
 from hyperwatch.feed.tokens import Tokens
+from hyperwatch.log.batch import Entry
 from hyperwatch.log.courtesy import Courtesy
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
+from hyperwatch.node.events import Decoder
 from hyperwatch.node.streams import FILLS, ORDERS, Layout
 from hyperwatch.status import ClientStatus, status
 from hyperwatch.streams import Feed
@@ -351,6 +353,23 @@ async def test_lag_is_how_long_something_has_been_unread(watched: Watched) -> No
     now = await watched.after(7)
     assert now.lag_s == 11
     assert watched.kinds == ["hyperwatch_behind"]
+
+
+@pytest.mark.parametrize("digits", [4_000, 5_000])
+async def test_a_local_time_of_thousands_of_digits_does_not_end_the_watch_of_health(
+    watched: Watched, digits: int
+) -> None:
+    await watched.after(1)
+    odd = line(8, [event(2)]).replace(b"2026-05-05T17:39:13.5", b"1" * digits)
+    watched.write(odd)
+    pipeline = watched.feed.pipelines[0]
+    decoder = Decoder(ORDERS, Layout.STREAMING, 0)
+    decoder.feed(odd)
+    where = Cursor(ORDERS.directory(Layout.STREAMING))
+    pipeline.hub.last = Entry(decoder.runs[0], 0, where, where, late=False, read_ms=0)
+    now = await watched.after(4)
+
+    assert now.lag_s == 4
 
 
 async def test_a_line_that_is_not_complete_is_no_lag_while_the_head_looks(watched: Watched) -> None:

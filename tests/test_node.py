@@ -128,7 +128,6 @@ def test_events_that_were_taken_before_are_left_out() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        b"",
         b"{",
         b"not json",
         b"[1,2]",
@@ -138,7 +137,7 @@ def test_events_that_were_taken_before_are_left_out() -> None:
         line(7, [event(1, triggerCondition="@").replace(b'"@"', b"[" * 100_000 + b"]" * 100_000)]).rstrip(),
         line(9, [event(1)]).replace(b'"2026-05', b'"May').rstrip(),
     ],
-    ids=["blank", "cut", "words", "list", "envelope", "more", "utf-8", "deep", "time"],
+    ids=["cut", "words", "list", "envelope", "more", "utf-8", "deep", "time"],
 )
 def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothing(bad: bytes) -> None:
     good = line(7, [event(1)])
@@ -153,9 +152,7 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
 
 
 @pytest.mark.parametrize("need", Need)
-@pytest.mark.parametrize(
-    "odd", [b'{"user":"0x"}', b"5", b'"\x7f"', b"null", b'{"user":"0x","status":"open","order":[]}']
-)
+@pytest.mark.parametrize("odd", [b"{}", b"5", b'"\x7f"', b"null", b'{"user":null,"status":5,"order":[]}'])
 def test_an_event_that_cannot_be_routed_is_an_event_all_the_same(odd: bytes, need: Need) -> None:
     decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0, need=need)
     decoder.feed(line(7, [event(1), odd, event(2)]))

@@ -54,7 +54,7 @@ class Piece:
         return pair(held, run, cast("list[FillKeys]", run.keys))
 
 
-def played(pieces: list[Piece]) -> tuple[list[tuple[str, str, int]], int, Held]:
+def played(pieces: list[Piece]) -> tuple[list[tuple[str, str, int | None]], int, Held]:
     """((buyer, seller, tid) of every trade, how many fills were given up, what still waits)."""
     held, trades, one_sided = Held(), [], 0
     for piece in pieces:

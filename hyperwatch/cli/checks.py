@@ -125,7 +125,7 @@ def reach(tree: Tree, wanted_hours: float, *, now_s: float) -> Iterator[Finding]
             began_s = _begin_ms(first) / 1000
         finally:
             source.close()
-    except (OSError, DataError, msgspec.MsgspecError, ValueError):
+    except (OSError, DataError, msgspec.MsgspecError, ValueError, RecursionError):
         return  # it is being removed, or is no node's: other checks say so
     hours = (now_s - began_s) / _HOUR_S
     what = f"{tree.hourly} reaches {hours:.1f} hours back"

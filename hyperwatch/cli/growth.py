@@ -85,7 +85,7 @@ def _take(growth: Growth, data: bytes, now_ms: int) -> int:
         try:
             envelope = _ENVELOPE.decode(line)
             written_ms, block_ms = ms_of(envelope.local_time), ms_of(envelope.block_time)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             continue  # plain, or begun before we looked
         if written_ms is not None and block_ms is not None:
             growth.seen_after_ms.append(now_ms - written_ms)

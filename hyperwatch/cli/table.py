@@ -155,7 +155,7 @@ def _known(raw: msgspec.Raw) -> _Event:
     """An event, of which nothing need be known but that it is one."""
     try:
         return _EVENT.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return _Event("?", "?", _Order("?"))
 
 

@@ -23,6 +23,7 @@ import msgspec
 from hyperwatch.feed.word_lists import OidSet, WordList, shared
 from hyperwatch.node.documents import again
 from hyperwatch.node.keys import OrderDetails, OrderDetailsPart
+from hyperwatch.node.routes import UNREADABLE
 from hyperwatch.node.runs import Raw
 
 __all__ = ["ORDER_TYPES", "TIFS", "Details", "address", "refuse_empty"]
@@ -105,7 +106,7 @@ class Details:
                 known = _DETAILS.decode(event)
             except RecursionError:  # as `again` does, which would be a call for every event
                 known = again(_DETAILS, event)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return False
         order = known.order
         return (
@@ -194,21 +195,21 @@ _BUILDER = msgspec.json.Decoder(_Builder | None)
 def _text_of(raw: msgspec.Raw) -> str:
     try:
         return _TEXT.decode(raw) or ""
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
 
 
 def _oid_of(raw: msgspec.Raw) -> int:
     try:
         return _INT.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _NOBODY
 
 
 def _builder_of(raw: msgspec.Raw) -> str:
     try:
         builder = _BUILDER.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
     return _text_of(builder.b) if builder else ""
 

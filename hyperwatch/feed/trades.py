@@ -115,11 +115,16 @@ class UserFills:
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""
         events = entry.run.some(entry.run.users.get(self.user, ()))
-        fills = [again(_PAIR, event)[1] for event in events]
+        fills = [again(_PAIR, event).fill for event in events]
         return (_user_fills(b"", self.user, fills),) if fills else ()
 
 
-_PAIR = msgspec.json.Decoder(tuple[str, msgspec.Raw])
+class _Pair(msgspec.Struct, gc=False, array_like=True):
+    user: str
+    fill: msgspec.Raw
+
+
+_PAIR = msgspec.json.Decoder(_Pair)
 
 
 def _user_fills(snapshot: bytes, user: str, fills: Sequence[msgspec.Raw]) -> Message:
@@ -130,14 +135,14 @@ def _user_fills(snapshot: bytes, user: str, fills: Sequence[msgspec.Raw]) -> Mes
 def _official(trade: Trade) -> bytes:
     """A trade as the official API has it; the values are the node's own bytes."""
     fill = trade.taker
-    return b'{"coin":%s,"side":"%s","px":%s,"sz":%s,"time":%d,"hash":%s,"tid":%d,"users":[%s,%s]}' % (
+    return b'{"coin":%s,"side":%s,"px":%s,"sz":%s,"time":%d,"hash":%s,"tid":%s,"users":[%s,%s]}' % (
         msgspec.json.encode(fill.coin),
-        fill.side.encode(),
+        msgspec.json.encode(fill.side),
         bytes(fill.px),
         bytes(fill.sz),
         fill.time,
         bytes(fill.hash),
-        fill.tid,
+        msgspec.json.encode(fill.tid),
         msgspec.json.encode(trade.buyer),
         msgspec.json.encode(trade.seller),
     )

@@ -21,6 +21,7 @@ from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import EVENT_TOO_LARGE, Gap
 from hyperwatch.node.documents import again
 from hyperwatch.node.keys import OrderKeys
+from hyperwatch.node.routes import UNREADABLE
 from hyperwatch.node.runs import Raw
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS
@@ -193,9 +194,12 @@ class OrderUpdates:
         known, positions = cast("Sequence[OrderKeys]", entry.run.keys), entry.run.users.get(self.user, ())
         for number, event in zip(positions, entry.run.some(positions), strict=True):
             keys = known[number]
+            update = _update(event, keys, _status_ms(keys, entry))
+            if update is None:
+                continue
             if unofficial or keys.status not in OFFICIAL:
                 groups.append([])
-            groups[-1].append(_update(event, _status_ms(keys, entry)))
+            groups[-1].append(update)
             unofficial = keys.status not in OFFICIAL
         return [
             Message(b"", b'{"channel":"orderUpdates","data":[%s],"user":"%s"}' % (b",".join(group), self.user.encode()))
@@ -290,7 +294,6 @@ def _status_ms(keys: OrderKeys, entry: Entry) -> int:
 class _Event(msgspec.Struct, gc=False):
     """An event as far as the official shape goes; the order's values stay the node's own bytes."""
 
-    status: str
     order: dict[str, msgspec.Raw]
 
 
@@ -298,13 +301,21 @@ _EVENT = msgspec.json.Decoder(_Event)
 _OFFICIAL_KEYS = ("coin", "side", "limitPx", "sz", "oid", "timestamp", "origSz", "cloid")
 
 
-def _update(event: Raw, time_ms: int) -> bytes:
-    """One event of the node as the official API has it: `cloid` is left out where there is none."""
-    known = again(_EVENT, event)
+def _update(event: Raw, keys: OrderKeys, time_ms: int) -> bytes | None:
+    """One event of the node as the official API has it: `cloid` is left out where there is none.
+
+    None where its status or its order cannot be read: the official API knows no update without.
+    """
+    try:
+        known = again(_EVENT, event) if keys.status else None
+    except UNREADABLE:
+        known = None
+    if known is None:
+        return None
     order = b",".join(
         b'"%s":%s' % (key.encode(), value)
         for key in _OFFICIAL_KEYS
         if (value := known.order.get(key)) is not None and bytes(value) != b"null"
     )
-    status = msgspec.json.encode(known.status)
+    status = msgspec.json.encode(keys.status)
     return b'{"order":{%s},"status":%s,"statusTimestamp":%d}' % (order, status, time_ms)

@@ -251,6 +251,7 @@ class Head:
                 batch = assemble(self._log.stream, self._start.directory, span, slot.chunks, repeats)
                 batch = self._complete(batch)
                 self._judge.name_damage(batch)
+                self._judge.name_undated(batch)
                 if self._found is not None:
                     await self._found(batch)
                 if self._judge.weigh_lines(batch):

@@ -6,6 +6,7 @@ from loguru import logger
 
 from hyperwatch.errors import FormatChangedError
 from hyperwatch.log.batch import Batch
+from hyperwatch.node.keys import words_of
 
 __all__ = ["Judge"]
 
@@ -24,7 +25,8 @@ class Judge:
     def __init__(self, name: str, noun: str) -> None:
         self._name = name
         self._lines = _Share(name, "lines", "read")
-        self._events = _Share(name, f"{noun}s", "routed, for their account, coin or status is not to be found")
+        self._undated = ""
+        self._events = _Share(name, f"{noun}s", "routed, for neither account, coin nor status is to be found")
 
     def name_damage(self, batch: Batch) -> None:
         """Says in the log which lines of a batch could not be read."""
@@ -36,13 +38,31 @@ class Judge:
         if len(batch.damage) > _LOGGED:
             logger.error("... and {} more unreadable lines in the same batch", len(batch.damage) - _LOGGED)
 
+    def name_undated(self, batch: Batch) -> None:
+        """Says in the log, once a file, that lines do not tell when the node wrote them."""
+        if batch.file == self._undated:
+            return
+        for entry in batch.entries:
+            if entry.run.lacks_local_time:
+                self._undated = batch.file
+                logger.warning(
+                    "no local_time that can be read in block {} of {} {}: when such lines were written is not known, and no "
+                    "latency is measured by them",
+                    entry.run.block, self._name, batch.file,
+                )  # fmt: skip
+                return
+
     def weigh_lines(self, batch: Batch) -> bool:
         """Whether enough lines were seen to say that this is the format; raises FormatChangedError where it is not."""
         return self._lines.weigh(batch, batch.lines, sum(damage.lines for damage in batch.damage if damage.data))
 
     def weigh_events(self, batch: Batch) -> int:
-        """How many of a batch's events cannot be routed, which the log says too. Raises FormatChangedError."""
-        found = 0
+        """How many of a batch's events lack an account, coin or status, which the log says too.
+
+        Raises:
+            FormatChangedError: where of half of the events nothing can be read that they could be routed by.
+        """
+        found = unknown = 0
         for entry in batch.entries:
             if not entry.run.unrouted:
                 continue
@@ -54,9 +74,10 @@ class Judge:
                     bytes(entry.run.events[entry.run.unrouted[0]])[:200],
                 )  # fmt: skip
             found += len(entry.run.unrouted)
+            unknown += sum(not any(words_of(entry.run.keys[position])) for position in entry.run.unrouted)
         if found > 1:
             logger.error("... and {} more such events in the same batch", found - 1)
-        self._events.weigh(batch, batch.events, found)
+        self._events.weigh(batch, batch.events, unknown)
         return found
 
 

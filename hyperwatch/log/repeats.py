@@ -120,6 +120,9 @@ class Repeats:
     def judge(self, file: str, run: Run) -> Verdict:
         """The places of a run, which is the next that was read of its file."""
         block = key_of(run)
+        known = self._passages.get(file)
+        if block == "":  # a line without a time of its own stands with those before it
+            block = known.last if known is not None else self._highest or ""
         if block == "":  # plain book diffs carry neither block nor time
             first, self.count = self.count, self.count + run.count
             return Verdict(first, 0)
@@ -173,7 +176,9 @@ class Repeats:
             self._passages.popitem(last=False)
         highest = self._highest
         if highest is None or not _below(block, highest):
-            self.block, self.time, self.count = run.block, run.time, count
+            self.count = count
+            if key_of(run) != "":
+                self.block, self.time = run.block, run.time
 
 
 def _below(block: Block, other: Block) -> bool:

@@ -171,7 +171,7 @@ def _as_the_files_say(wish: Cursor, tails: Iterable[Tail | None]) -> Cursor:
     highest: Tail | None = None
     for tail in tails:
         highest = higher(highest, tail)
-    if highest is None or not is_far_above(wish.key, ms_of(wish.time), highest.top, highest.run.time_ms):
+    if highest is None or not _is_far_above(wish, highest):
         return wish
     return attrs.evolve(wish, block=highest.run.block, time=highest.run.time, count=highest.count)
 
@@ -203,13 +203,9 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
     if not names:
         return Start(attrs.evolve(wish, places=()))
     place, run, first = find(log, names, _below(log, wish))
-    if run is None and wish.time and (newest := _last_tail(log, names)) is not None:
-        # Nothing at or above it is there. Where it is far above, its number is damaged, and its time is not.
-        if is_far_above(wish.key, ms_of(wish.time), newest.top, newest.run.time_ms):
-            time, wish = wish.time, attrs.evolve(wish, block=newest.run.block, time=newest.run.time, count=0)
-            place, run, first = find(log, names, lambda run: (run.time_ms or 0) < (ms_of(time) or 0))
-            if run is not None:
-                wish = attrs.evolve(wish, block=run.block, time=run.time)
+    if run is None and wish.time and (newest := _last_tail(log, names)) and _is_far_above(wish, newest):
+        # Its number is damaged, and its time is not.
+        wish, (place, run, first) = _by_time(log, names, wish, newest)
     start = attrs.evolve(_known_here(log, wish, run), places=(place,))
     gap = None
     named = run is not None and run.fresh and start.block is not None  # as missing blocks, when they are passed
@@ -222,6 +218,20 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
         gap = Gap(log.stream.name, PLACE_GONE, wish, to)
     key = start.key
     return Start(start, {place.file: Passage(key, 0, repeating=True)} if key is not None else {}, gap)
+
+
+def _by_time(
+    log: Log, names: list[str], wish: Cursor, newest: Tail
+) -> tuple[Cursor, tuple[FilePlace, Run | None, bool]]:
+    """(the cursor with the block that has its time, what `find` says of that time)."""
+    time_ms = ms_of(wish.time) or 0
+    place, run, first = find(log, names, lambda run: run.time_ms is not None and run.time_ms < time_ms)
+    there = run or newest.run
+    return attrs.evolve(wish, block=there.block, time=there.time, count=0), (place, run, first)
+
+
+def _is_far_above(wish: Cursor, tail: Tail) -> bool:
+    return is_far_above(wish.key, ms_of(wish.time), tail.top, tail.run.time_ms)
 
 
 def _last_tail(log: Log, names: list[str]) -> Tail | None:
@@ -318,7 +328,9 @@ def _runs_at(log: Log, source: Source, offset: int) -> list[Run]:
         line = lines[: lines.index(b"\n") + 1]
         decoder = Decoder(log.stream, log.layout, offset)
         decoder.feed(line)
-        runs += decoder.runs[-1:]
+        # A line without what its neighbours are ordered by says nothing; of undated files none does.
+        undated = log.stream.directory(log.layout) == _UNDATED
+        runs += [run for run in decoder.runs[-1:] if undated or key_of(run) != ""]
         offset += len(line)
     return runs
 

@@ -47,8 +47,9 @@ def tail_of(log: Log, name: str, source: Source, end: int) -> Tail | None:
         decoder = Decoder(log.stream, log.layout, start)
         decoder.feed(lines)
         blocks = [(key, list(runs)) for key, runs in itertools.groupby(decoder.runs, key_of)]
-        if blocks and blocks[-1][0] == "":
+        if blocks and all(key == "" for key, _ in blocks):
             return None  # undated: there are no blocks, and the whole file would be looked through for the last one
+        blocks = [(key, runs) for key, runs in blocks if key != ""]
         enough = window == end or window > LINE_BYTES
         if blocks and (len(blocks) >= _TELLING or enough or (window > _MUCH_BYTES and _is_begun(blocks))):
             return _tail(trusted(name, blocks), whole=start == 0 and len(blocks) == 1)

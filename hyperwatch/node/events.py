@@ -16,9 +16,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from hyperwatch.node.documents import of_lines
-from hyperwatch.node.envelopes import ENVELOPES, OPENING, Envelope, one_block
+from hyperwatch.node.envelopes import BOM, ENVELOPES, OPENING, Envelope, bare, one_block, rewritten
 from hyperwatch.node.keys import Keys
-from hyperwatch.node.routes import UNREADABLE, Routes, routes_of
+from hyperwatch.node.routes import UNREADABLE, Routes, of_document, routes_of
 from hyperwatch.node.runs import RUN_BYTES, Damage, Raw, Run, split, texts_of
 from hyperwatch.node.streams import Layout, Stream
 from hyperwatch.node.times import ms_of
@@ -63,8 +63,9 @@ class Decoder:
         layout: how it holds it.
         offset: where in the file the first piece begins.
         skip: how many events of its first line were taken before.
-        need: what will be asked for. Plain lines are told apart by what they are routed by, and a line without it is damaged;
-            an event of another layout is not.
+        need: what will be asked for.
+
+    Blank lines are passed over, and so is a BOM at the file's start: it is of the first line's bytes.
 
     Attributes:
         runs: the events read so far.
@@ -80,6 +81,7 @@ class Decoder:
         self._offset = offset
         self._skip = skip
         self._torn = False
+        self._dated: tuple[str, int | None] = "", None  # the plain line before
         self.runs: list[Run] = []
         self.damage: list[Damage] = []
         self.lines = 0
@@ -102,9 +104,13 @@ class Decoder:
     def _feed_one_by_one(self, piece: bytes) -> None:
         for line in piece.split(b"\n")[:-1]:
             self.lines += 1
+            mark = len(BOM) if not self._offset and line.startswith(BOM) else 0
+            if not bare(line[mark:]):
+                self._offset += len(line) + 1
+                continue
             try:
-                (group,) = self._groups(line + b"\n", several=False)
-                self._take(group)
+                (group,) = self._groups(line[mark:] + b"\n", several=False)
+                self._take(group._replace(length=group.length + mark))
             except UNREADABLE as error:
                 self._take_behind_tear(line, f"{type(error).__name__}: {error}")
 
@@ -150,10 +156,16 @@ class Decoder:
                 envelopes = of_lines(self._stream.envelopes, piece)
                 blocks = self._blocks(envelopes, piece)
                 return [self._with_keys(block, piece[start:end]) for block, start, end in blocks]
-        return [
-            self._with_events(block, end - start)
-            for block, start, end in self._blocks(of_lines(ENVELOPES, piece), piece)
-        ]
+        try:
+            read = self._blocks(of_lines(ENVELOPES, piece), piece)
+            return [self._with_events(block, end - start) for block, start, end in read]
+        except UNREADABLE as error:
+            if several:
+                raise
+            try:
+                return [self._with_events([rewritten(piece)], len(piece))]
+            except UNREADABLE:
+                raise error from None
 
     def _blocks(self, envelopes: list[Envelope[_T]], piece: bytes) -> Iterator[tuple[list[Envelope[_T]], int, int]]:
         """Each block's envelopes among those of a piece, and where its lines begin and end there.
@@ -202,8 +214,15 @@ class Decoder:
         return routes
 
     def _plain_groups(self, piece: bytes) -> list[_Group]:
-        keys = of_lines(self._stream.lines, piece)
         lines = piece.split(b"\n")[:-1]
+        try:
+            keys = of_lines(self._stream.lines, piece)
+        except UNREADABLE:
+            if len(lines) > 1:
+                raise
+            return self._by_itself(lines[0])
+        if piece.endswith(b"\r\n"):
+            return [group for line in lines for group in self._by_itself(line)]
         groups = []
         start = 0
         for when, same in itertools.groupby(keys, _WHEN):
@@ -211,9 +230,25 @@ class Decoder:
             events: list[Raw] = [*lines[start:stop]]
             length = sum(map(len, lines[start:stop])) + len(events)
             routes = Routes(keys[start:stop])
-            groups.append(_Group(None, when, ms_of(when), "", events, routes, length, len(events)))
+            time, time_ms = self._date(when)
+            groups.append(_Group(None, time, time_ms, "", events, routes, length, len(events)))
             start = stop
         return groups
+
+    def _by_itself(self, line: bytes) -> list[_Group]:
+        """A plain line of which some key may be of no known type; raises ValueError where it is no event at all."""
+        routes = of_document(self._stream, line)
+        time, time_ms = self._date(routes.keys[0].when)
+        return [_Group(None, time, time_ms, "", [line.strip(b" \t\r")], routes, len(line) + 1, 1)]
+
+    def _date(self, when: str) -> tuple[str, int | None]:
+        """A plain line's time. One that brings none which can be read has that of the line before it."""
+        try:
+            if when:
+                self._dated = when, ms_of(when)
+        except ValueError:
+            pass
+        return self._dated
 
     def _take(self, group: _Group) -> None:
         """Adds a group's events to the last run, or begins a new one."""
@@ -224,6 +259,7 @@ class Decoder:
             last
             and last.block == group.block
             and last.time == group.time
+            and bool(last.written) is bool(group.written)  # where it is missing can be told of the run
             and last.size_bytes + group.length <= RUN_BYTES
         ):
             last.add(group.events, group.routes)

@@ -9,10 +9,21 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["DiffKeys", "FillKeys", "FillPart", "Keys", "OrderDetails", "OrderDetailsPart", "OrderKeys", "OrderPart"]
+__all__ = [
+    "DiffKeys",
+    "FillKeys",
+    "FillPart",
+    "Keys",
+    "OrderDetails",
+    "OrderDetailsPart",
+    "OrderKeys",
+    "OrderPart",
+    "words_of",
+]
 
 _ABSENT = msgspec.Raw()
 _NULL = msgspec.Raw(b"null")
+_LATEST_MS = 10**14 - 1  # as `times` reads and cursors carry: before the year 5138
 
 
 class Keys(Protocol):
@@ -83,7 +94,7 @@ class FillPart(msgspec.Struct, gc=False):
     """The second half of a fill's pair: what filters and trades look at. The rest is the node's affair."""
 
     coin: str
-    tid: int
+    tid: int | None = None
     time: int = 0
     side: str = ""
     crossed: bool | None = None
@@ -104,7 +115,7 @@ class FillKeys(msgspec.Struct, gc=False, array_like=True):
 
     @property
     def when(self) -> str:
-        return str(self.fill.time)
+        return str(self.fill.time) if 0 < self.fill.time <= _LATEST_MS else ""
 
 
 class DiffKeys(msgspec.Struct, gc=False):
@@ -118,3 +129,8 @@ class DiffKeys(msgspec.Struct, gc=False):
     @property
     def when(self) -> str:
         return ""
+
+
+def words_of(keys: Keys) -> tuple[str, ...]:
+    """What events are routed by: account, coin and, of order statuses, the status; "" for each that could not be read."""
+    return (keys.user, keys.coin, keys.status) if isinstance(keys, OrderKeys) else (keys.user, keys.coin)

@@ -117,7 +117,7 @@ class Run:
     @cached_property
     def users(self) -> Mapping[str, Sequence[int]]:
         """The accounts of its events and the positions of each one's; looked up once, for however many ask."""
-        return _positions([*map(_USER, self.keys)])
+        return _in_lower_case(_positions([*map(_USER, self.keys)]))
 
     @cached_property
     def coins(self) -> Mapping[str, Sequence[int]]:
@@ -198,6 +198,11 @@ class Run:
                 pass
 
     @property
+    def lacks_local_time(self) -> bool:
+        """Whether its last line has an envelope that does not say when it was written."""
+        return bool(self.size_bytes) and self.block is not None and not self.written
+
+    @property
     def written_ms(self) -> int | None:
         """When the node wrote it, UTC; None where it does not say so, or not in a way that can be read."""
         try:
@@ -223,6 +228,17 @@ def _positions(words: list[str]) -> Mapping[str, Sequence[int]]:
         found[word].append(position)
     # They stay as long as the run: no room to grow.
     return {word: tuple(positions) for word, positions in found.items()}
+
+
+def _in_lower_case(found: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+    """The same by accounts as filters spell them: a node writes them so, and others may not."""
+    together = "".join(found)
+    if together == together.lower():
+        return found
+    merged: defaultdict[str, list[int]] = defaultdict(list)
+    for word, positions in found.items():
+        merged[word.lower()] += positions
+    return {word: tuple(sorted(positions)) for word, positions in merged.items()}
 
 
 @attrs.frozen

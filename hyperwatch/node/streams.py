@@ -17,9 +17,10 @@ from typing import Literal
 import attrs
 import msgspec
 
-from hyperwatch.node.documents import Lines
-from hyperwatch.node.envelopes import Envelope
+from hyperwatch.node.documents import Lines, again
+from hyperwatch.node.envelopes import Envelope, bare, number_of
 from hyperwatch.node.keys import DiffKeys, FillKeys, FillPart, Keys, OrderKeys, OrderPart
+from hyperwatch.node.loose import UNREADABLE, diff_of, fill_of, order_of
 
 __all__ = [
     "DIFFS",
@@ -73,6 +74,8 @@ class Stream:
     """The same for lines of one each."""
     envelopes: Lines[Envelope[Keys]]
     """The same for lines of one each in an envelope."""
+    loose: Callable[[msgspec.Raw | bytes], Keys | None]
+    """Reads each key of an event by itself; None for what has not even the shape of this stream's events."""
     coin: Callable[[Keys], str]
     """An event's coin, by its keys: in C, where their property is a call for every event."""
     nothing: Keys
@@ -95,6 +98,7 @@ ORDERS = Stream(
     many=msgspec.json.Decoder(list[OrderKeys]),
     lines=msgspec.json.Decoder(list[OrderKeys | Literal["\x7f"]]),
     envelopes=msgspec.json.Decoder(list[Envelope[OrderKeys] | Literal["\x7f"]]),
+    loose=order_of,
     coin=attrgetter("order.coin"),
     nothing=OrderKeys("", "", OrderPart("")),
     opening=b'{"time":',
@@ -107,8 +111,9 @@ FILLS = Stream(
     many=msgspec.json.Decoder(list[FillKeys]),
     lines=msgspec.json.Decoder(list[FillKeys | Literal["\x7f"]]),
     envelopes=msgspec.json.Decoder(list[Envelope[FillKeys] | Literal["\x7f"]]),
+    loose=fill_of,
     coin=attrgetter("fill.coin"),
-    nothing=FillKeys("", FillPart("", 0)),
+    nothing=FillKeys("", FillPart("")),
     opening=b'["0x',
     noun="fill",
     flag="--write-fills",
@@ -119,6 +124,7 @@ DIFFS = Stream(
     many=msgspec.json.Decoder(list[DiffKeys]),
     lines=msgspec.json.Decoder(list[DiffKeys | Literal["\x7f"]]),
     envelopes=msgspec.json.Decoder(list[Envelope[DiffKeys] | Literal["\x7f"]]),
+    loose=diff_of,
     coin=attrgetter("coin"),
     nothing=DiffKeys("", "", 0, msgspec.Raw(b"null")),
     opening=b'{"user":',
@@ -184,11 +190,19 @@ def _date(day: str) -> date:
 class _Probe(msgspec.Struct):
     """Keys by which a recorded line shows its layout and, through its first event, its stream."""
 
-    block_number: int | msgspec.UnsetType = msgspec.UNSET
+    block_number: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
-_PROBE = msgspec.json.Decoder(_Probe)
+class _Marks(msgspec.Struct):
+    """Keys that only one stream's events have."""
+
+    order: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    raw_book_diff: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_PROBE, _MARKS = msgspec.json.Decoder(_Probe), msgspec.json.Decoder(_Marks)
 
 
 def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
@@ -200,10 +214,11 @@ def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
     layout = Layout.STREAMING
     blocks: list[int] = []
     stream: Stream | None = None
+    lines = [line for each in lines if (line := bare(each))]
     for line in lines:
         try:
-            probe = _PROBE.decode(line)
-        except msgspec.DecodeError:
+            probe = again(_PROBE, line)
+        except UNREADABLE:
             stream = stream or _stream_of(line)
             if stream is None:
                 return None
@@ -211,9 +226,12 @@ def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
         if probe.block_number is msgspec.UNSET or probe.events is msgspec.UNSET:
             plain = _stream_of(line)
             return None if plain is None else (plain, Layout.PLAIN)
+        number = number_of(probe.block_number)
+        if number is None:
+            return None
         if len(probe.events) != 1:
             layout = Layout.BY_BLOCK
-        blocks.append(probe.block_number)
+        blocks.append(number)
         if probe.events and stream is None:
             stream = _stream_of(bytes(probe.events[0]))
             if stream is None:
@@ -226,8 +244,20 @@ def sniff(lines: list[bytes]) -> tuple[Stream | None, Layout] | None:
 def _stream_of(event: bytes) -> Stream | None:
     for stream in STREAMS.values():
         try:
-            stream.keys.decode(event)
-        except msgspec.DecodeError:
+            again(stream.keys, event)
+        except UNREADABLE:
             continue
         return stream
-    return None
+    return _marked(event)
+
+
+def _marked(event: bytes) -> Stream | None:
+    """By the marks alone: some other key may be of no known type."""
+    try:
+        marks = again(_MARKS, event)
+    except UNREADABLE:
+        fill = fill_of(event)
+        return FILLS if fill is not None and fill.user and fill.coin else None
+    if msgspec.UNSET not in (marks.order, marks.status):
+        return ORDERS
+    return None if marks.raw_book_diff is msgspec.UNSET else DIFFS

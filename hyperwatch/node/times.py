@@ -1,4 +1,7 @@
-"""The node's times: ISO 8601 without an offset, UTC, with 0, 3, 6 or 9 digits of a second."""
+"""The node's times: ISO 8601 without an offset, UTC, with 0, 3, 6 or 9 digits of a second.
+
+What others re-wrote may have the offset that says the same: Z or +00:00.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,35 @@ from datetime import UTC, datetime
 __all__ = ["iso_of", "ms_of", "text_of"]
 
 
-@functools.lru_cache(maxsize=1024)  # all events of a block carry the same text
+_LONGEST = 40  # what a cursor carries
+_LATEST_MS = 10**14 - 1  # before the year 5138: with more digits it is no time in milliseconds
+
+
 def ms_of(text: str) -> int | None:
     """UTC milliseconds since 1970 of one of the node's times, cut, not rounded; None for "" (a stream without times).
 
     Fills of the plain layout carry the milliseconds themselves.
 
     Raises:
-        ValueError: where the text is no time.
+        ValueError: where the text is no time, or none between 1970 and 5138: what comes out of a line may be of any length.
     """
-    if text.isdigit():
-        return int(text)
     if not text:
         return None
+    # Looked at first: the text is kept, and whole numbers of thousands of digits are no clock's.
+    if not text.isascii() or len(text) > _LONGEST or (time_ms := _ms_of(text)) > _LATEST_MS or time_ms < 0:
+        msg = f"no time of a node: {text[:_LONGEST]!r}"
+        raise ValueError(msg)
+    return time_ms
+
+
+@functools.lru_cache(maxsize=1024)  # all events of a block carry the same text
+def _ms_of(text: str) -> int:
+    if text.isdigit():
+        return int(text)
     whole = datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
-    digits = text[20:].removesuffix("Z")
-    if text[19:20] not in ("", ".", "Z") or (digits and not digits.isdigit()):
+    text = text.removesuffix("+00:00").removesuffix("Z")
+    digits = text[20:]
+    if text[19:20] not in ("", ".") or (digits and not digits.isdigit()):
         msg = f"no time of a node: {text!r}"
         raise ValueError(msg)
     return int(whole.timestamp()) * 1000 + int(digits.ljust(3, "0")[:3])

@@ -6,7 +6,8 @@ match more than once in a block: so opposite sides of a (block, coin, tid) are p
 layout knows no blocks; there the fills' time, which is their block's, stands in.
 
 Some fills have no other side: minted and burnt outcomes, settlements. So a fill waits until the log has gone on by a
-second of block time, which no node takes for a block's lines, and then is given up.
+second of block time, which no node takes for a block's lines, and then is given up. A fill of which coin or tid cannot
+be read has none either.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HOLD_MS = 1000
 HELD = 1024  # fills that wait from one run to the next; beyond it the oldest is given up. In recordings one does
 
 _OTHER = {"A": "B", "B": "A"}
-_Key = tuple[int | str, str, int, str | None]  # block or time, coin, tid, side
+_Key = tuple[int | str, str, int | None, str | None]  # block or time, coin, tid, side
 
 
 @attrs.frozen
@@ -81,7 +82,11 @@ def pair(held: Held, run: Run, fills: Iterable[FillKeys]) -> Paired:
     block = run.time if run.block is None else run.block
     waiting = _Waiting(held.halves)
     trades: list[Trade] = []
+    nobodys = 0
     for fill in fills:
+        if fill.fill.tid is None or not fill.fill.coin:
+            nobodys += 1  # nothing says whose other side it is
+            continue
         side = fill.fill.side
         other = waiting.take((block, fill.coin, fill.fill.tid, _OTHER.get(side)))
         if other is None:
@@ -91,7 +96,7 @@ def pair(held: Held, run: Run, fills: Iterable[FillKeys]) -> Paired:
             trades.append(_trade(other, fill))
     left = waiting.halves()
     kept = tuple(half for half in left if half.until_ms > newest_ms)[-HELD:]
-    return Paired(tuple(trades), held, Held(kept, newest_ms), len(left) - len(kept))
+    return Paired(tuple(trades), held, Held(kept, newest_ms), len(left) - len(kept) + nobodys)
 
 
 class _Waiting:

@@ -16,6 +16,7 @@ import msgspec
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.interest import routed
 from hyperwatch.log.batch import Batch, Entry, Span
+from hyperwatch.node.envelopes import bare, envelope_of
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 from hyperwatch.replay.bounds import Bounds
 
@@ -85,14 +86,6 @@ class _Events:
                 yield Piece(entry.run.time_ms, b"\n".join(cast("list[bytes]", [*events, b""])), len(chosen))
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    local_time: str
-    events: list[msgspec.Raw]
-
-
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
-
-
 @attrs.define
 class _Lines:
     """Envelopes that hold a wanted event; without a filter also those that hold none."""
@@ -144,17 +137,21 @@ class _Flat:
         if plain:
             fronts = [front + b'null,"index":'] * run.count
         elif len(lines) <= 1:  # of a line that makes several runs, the first ones have none
-            fronts = [front + msgspec.json.encode(run.written) + b',"index":'] * run.count
+            fronts = [front + _text(run.written) + b',"index":'] * run.count
         else:
             fronts = []
-            for envelope in map(_ENVELOPE.decode, lines):
-                own = front + msgspec.json.encode(envelope.local_time) + b',"index":'
+            for envelope in map(envelope_of, filter(bare, lines)):
+                own = front + _text(envelope.local_time) + b',"index":'
                 fronts += [own] * len(envelope.events)
             del fronts[: len(fronts) - run.count]  # in a run before this one, or repeats
         return b"".join(
             b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, event)
             for number, event in zip(chosen, run.some(chosen), strict=True)
         )
+
+
+def _text(time: str) -> bytes:
+    return msgspec.json.encode(time or None)
 
 
 def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
@@ -183,7 +180,7 @@ def _holding(lines: list[bytes], count: int, chosen: Sequence[int], *, first_lin
         chosen: positions among the run's events.
         first_line: whether the first line is wanted for one of those.
     """
-    counts = [len(_ENVELOPE.decode(line).events) for line in lines]
+    counts = [len(envelope_of(line).events) if bare(line) else 0 for line in lines]
     holding, wanted, place = [], set(chosen), count - sum(counts)
     for line, events in zip(lines, counts, strict=True):
         after = place + events

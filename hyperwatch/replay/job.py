@@ -30,7 +30,9 @@ class Report:
     written: int = 0
     unreadable: int = 0
     unrouted: int = 0
-    """Events that no filter can match, for what it asks for is not in them; counted where there is one."""
+    """Events that lack an account, coin or status that a filter may ask for; counted where there is a filter."""
+    undated: int = 0
+    """Events whose envelopes do not say when the node wrote them."""
     begun_s: float = attrs.Factory(time.monotonic)
     interrupted: bool = False
     """By a signal."""
@@ -38,12 +40,18 @@ class Report:
     """Whether nobody reads the output any more."""
     fault: DataError | None = None
     """Why it ended early."""
+    _undated_files: set[str] = attrs.field(factory=set, init=False)
 
     def count(self, batch: Batch, *, log: bool = True) -> None:
         """Adds what was read; says in the log which lines could not be, the first few of them."""
         self.files.add(batch.file)
         self.lines += batch.lines
         self.events += batch.events
+        undated = sum(entry.run.count for entry in batch.entries if entry.run.lacks_local_time)
+        if undated and log and batch.file not in self._undated_files:
+            self._undated_files.add(batch.file)
+            logger.warning("{} has lines without a local_time that can be read: it is null in flat output", batch.file)
+        self.undated += undated
         for damage in batch.damage if log else ():
             self.unreadable += 1
             if self.unreadable <= _DAMAGE_LOGGED:
@@ -55,15 +63,16 @@ class Report:
                 logger.error("further unreadable lines are only counted")
 
     def count_unrouted(self, batch: Batch) -> None:
-        """Adds the events that a filter cannot judge."""
+        """Adds the events of which a filter cannot judge everything."""
         self.unrouted += sum(len(entry.run.unrouted) for entry in batch.entries)
 
     def text(self) -> str:
         """The summary, one line."""
         files = len(self.files)
         unrouted = f", {self.unrouted:,} of an unknown kind" if self.unrouted else ""
+        undated = f", {self.undated:,} without a local time" if self.undated else ""
         return (
-            f"replayed {files:,} file{'' if files == 1 else 's'}: {self.lines:,} lines, {self.events:,} events read{unrouted}, "
+            f"replayed {files:,} file{'' if files == 1 else 's'}: {self.lines:,} lines, {self.events:,} events read{unrouted}{undated}, "
             f"{self.written:,} written, {self.unreadable:,} unreadable lines in {time.monotonic() - self.begun_s:.1f} s"
         )
 
