@@ -23,7 +23,7 @@ from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
 from hyperwatch.simulate.writer import simulate
-from support import append, event, line, next_line, running, until
+from support import append, event, next_line, running, until
 
 # Restarts at blocks 25 and 50 of a phase, rollover at 30: what the first writes again comes late in part.
 FAULTS = Faults(torn=True, late_file=True, late_lines=True, restart_every=25)
@@ -162,8 +162,8 @@ async def survive(root: Path, kills: int, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(session, "_FIRST_S", 0.001)
     monkeypatch.setattr(session, "_LONGEST_S", 0.01)
     monkeypatch.setattr(wire, "_dial", trial.cable.of(wire._dial))
-    with Claim(root) as claim, claim.open(f"{ORDERS.directory(Layout.STREAMING)}/hourly/20260506/7") as file:
-        file.write(line(7, [event(7)]))
+    with Claim(root) as claim:
+        claim.open(f"{ORDERS.directory(Layout.STREAMING)}/hourly/20260506/7").close()
     async with running(root, layout=Layout.STREAMING, ring_bytes=2**20) as port, trio.open_nursery() as nursery:
         nursery.start_soon(trial.work)
         nursery.start_soon(trial.harass)

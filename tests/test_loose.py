@@ -104,7 +104,10 @@ def test_one_key_of_an_unexpected_type_hides_none_of_the_others(
     runs = [entry.run for entry in batch.entries]
     events = [bytes(raw) for run in runs for raw in run.events]
 
-    assert not batch.damage
+    if batch.damage:  # a time that can be read and that no node can have written there, such as the year 1970
+        assert (layout, path[-1]) == (Layout.PLAIN, "time")
+        assert "cannot follow" in batch.damage[0].reason
+        return
     assert events == [whole, odd, whole]
     if path[-1] not in ("coin", "order", 1):
         assert sum(len(routed(run, frozenset(["BTC"]), (), None)) for run in runs) == 3

@@ -19,7 +19,7 @@ from hyperwatch.node.trades import Paired
 
 __all__ = ["Batch", "Decoded", "Decoding", "Entry", "Span", "assemble", "decode"]
 
-_LOOKED_AHEAD = 9  # runs: of those that come first in a log, most are right
+_LOOKED_AHEAD = 5  # runs: of those that come first in a log, most are right
 _ENTRY_BYTES = 1500  # of an entry without any, with its cursors
 _EVENT_BYTES = 600  # at most: what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
 
@@ -179,7 +179,8 @@ def assemble(stream: Stream, directory: str, span: Span, chunks: Sequence[Decode
         repeats.begin_again(span.file)
     elif span.late and not span.offset and not span.skip:
         repeats.begin_late(span.file, span.file_before)
-    repeats.prime(run for chunk in chunks[:1] for run in chunk.runs[:_LOOKED_AHEAD])
+    if repeats.is_new and chunks:
+        repeats.prime(chunks[0].runs[:_LOOKED_AHEAD])
     made = _Assembly(stream, directory, span, repeats)
     for name in span.missed:
         made.lose(FILE_REMOVED, span.places, f"{name}, removed before it was read")

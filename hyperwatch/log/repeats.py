@@ -103,6 +103,11 @@ class Repeats:
             known = self._passages.get(before or "", Passage(lowest, 0))
             self._passages[file] = attrs.evolve(known, between=True, floor=known.last, floor_count=known.at)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been read before."""
+        return self.block is None and not self.time
+
     def prime(self, runs: Iterable[Run]) -> None:
         """Looks ahead at some of the runs that come first, where nothing was read before: the first of them may be damaged."""
         self._steps.prime(runs)
@@ -182,7 +187,8 @@ class Repeats:
 
 
 def _below(block: Block, other: Block) -> bool:
-    # Times compare as text: ISO 8601 in one form, or milliseconds of one length. Another type is another log's.
+    # Times compare as text: ISO 8601 in one form, or milliseconds of one length. Of two forms neither is below; another type is
+    # another log's.
     if isinstance(block, str) and isinstance(other, str):
-        return block < other
+        return block < other and block.isdigit() == other.isdigit()
     return not isinstance(block, str) and not isinstance(other, str) and block < other

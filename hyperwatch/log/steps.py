@@ -74,16 +74,18 @@ class Steps:
 
     def __init__(self, key: Block | None, time_ms: int | None) -> None:
         self._mark = None if key is None else _Mark(key, time_ms)
+        self._block = key if isinstance(key, int) else None  # of the mark, at hand: all of this is asked of every run
         self._doubted: _Doubted | None = None
         self.turned = False
 
     def prime(self, runs: Iterable[Run]) -> None:
         """Chooses where to begin among the first runs of a log, where nothing was read before: the one in the middle of them."""
         if self._mark is None:
-            marks = [_Mark(key_of(run), run.time_ms) for run in runs if key_of(run) != ""]
+            marks = [_Mark(key_of(run), run.time_ms) for run in runs]
+            marks = [mark for mark in marks if mark.key != ""]
             if marks:
                 middle = statistics.median_low([mark.key for mark in marks])  # of one log: all numbers, or all text
-                self._mark = next(mark for mark in marks if mark.key == middle)
+                self._believe(next(mark for mark in marks if mark.key == middle))
 
     def judge(self, file: str, run: Run) -> Suspicion | None:
         """Says why the next run cannot follow those before it; None where it can.
@@ -93,13 +95,18 @@ class Steps:
             run: the next that was read.
         """
         self.turned = False
+        if self._block is not None and run.block is not None and 0 <= run.block - self._block <= _SLACK_BLOCKS:
+            if run.block > self._block:  # nearly always
+                self._mark, self._block = _Mark(run.block, run.time_ms), run.block
+            self._doubted = None
+            return None
         mark = _Mark(key_of(run), run.time_ms)
         if mark.key == "":
             return None
         if self._mark is None or _can_follow(self._mark, mark, file):
             # A restarted node goes back and comes up again: what follows is measured by the highest block.
             if self._mark is None or not _is_below(mark.key, self._mark.key):
-                self._mark = mark
+                self._believe(mark)
             self._doubted = None
             return None
         doubted = self._doubted
@@ -108,9 +115,13 @@ class Steps:
         elif doubted.runs + 1 < _CONFIRMED:
             self._doubted = _Doubted(mark, doubted.runs + 1)
         else:
-            self._mark, self._doubted, self.turned = mark, None, True
+            self._believe(mark)
+            self._doubted, self.turned = None, True
             return None
         return Suspicion(f"{_words(mark.key)} cannot follow {_words(self._mark.key)} in the time between them")
+
+    def _believe(self, mark: _Mark) -> None:
+        self._mark, self._block = mark, mark.key if isinstance(mark.key, int) else None
 
 
 def _is_below(key: Block, other: Block) -> bool:

@@ -15,6 +15,8 @@ _LONGEST = 40  # what a cursor carries
 _LATEST_MS = 10**14 - 1  # before the year 5138: with more digits it is no time in milliseconds
 
 
+# All events of a block carry the same text. What raises is not kept: so no text of any length is.
+@functools.lru_cache(maxsize=1024)
 def ms_of(text: str) -> int | None:
     """UTC milliseconds since 1970 of one of the node's times, cut, not rounded; None for "" (a stream without times).
 
@@ -25,14 +27,13 @@ def ms_of(text: str) -> int | None:
     """
     if not text:
         return None
-    # Looked at first: the text is kept, and whole numbers of thousands of digits are no clock's.
+    # Looked at first, for whole numbers of thousands of digits are no clock's.
     if not text.isascii() or len(text) > _LONGEST or (time_ms := _ms_of(text)) > _LATEST_MS or time_ms < 0:
         msg = f"no time of a node: {text[:_LONGEST]!r}"
         raise ValueError(msg)
     return time_ms
 
 
-@functools.lru_cache(maxsize=1024)  # all events of a block carry the same text
 def _ms_of(text: str) -> int:
     if text.isdigit():
         return int(text)
