@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CursorError", "DataError", "FormatChangedError", "HyperwatchError", "UsageError"]
+__all__ = ["CursorError", "DataError", "FilesAwayError", "FormatChangedError", "HyperwatchError", "UsageError"]
 
 
 class HyperwatchError(Exception):
@@ -31,6 +31,10 @@ class DataError(HyperwatchError):
     """A file or directory is not what a node writes, or cannot be read."""
 
     exit_code = 2
+
+
+class FilesAwayError(DataError):
+    """Files that were read before cannot be found just now, nor any other: they are away, not gone."""
 
 
 class CursorError(HyperwatchError):

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from hyperwatch.errors import FilesAwayError
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
@@ -46,6 +48,7 @@ class NodeAndReader(RuleBasedStateMachine):
         self.got: list[tuple[int | None, int, bytes]] = []
         self.gaps = 0
         self.files = 0  # that were written anew
+        self.damaged = 0  # lines
 
     @initialize(
         layout=st.sampled_from([Layout.STREAMING, Layout.BY_BLOCK]), counts=st.lists(st.integers(1, 3), min_size=2)
@@ -181,6 +184,34 @@ class NodeAndReader(RuleBasedStateMachine):
                 path.unlink()
         if self.old != self.path:
             self.old = self.path
+
+    @precondition(lambda self: not self.unflushed)
+    @rule(far=st.sampled_from([10**12, 2**53 - 1, 2_000_000]))
+    def write_a_block_number_that_is_damaged(self, far: int) -> None:
+        # Between two blocks that are right: what comes first or last in a file cannot be told from the rest by anybody.
+        self.write(self.make([1]))
+        append(self.path, lines_of(self.layout, [(far, [event(0)])]))
+        self.damaged += 1
+        self.write(self.make([1]))
+
+    @rule(mount_point=st.booleans())
+    def take_the_directory_away_for_a_while(self, *, mount_point: bool) -> None:
+        place = self.path.parents[2]
+        away = place.with_name("away")
+        place.rename(away)
+        if mount_point:
+            place.mkdir()
+        cursor = Cursor.decode(self.reader.cursor.encode())
+        try:
+            with suppress(FilesAwayError):
+                self.read()  # what is open can still be read
+            if cursor.places:
+                with pytest.raises(FilesAwayError):
+                    Reader(Tree(self.root, ORDERS, self.layout), cursor)
+        finally:
+            if mount_point:
+                place.rmdir()
+            away.rename(place)
 
     # hyperwatch and its client.
 

@@ -8,6 +8,8 @@ each other.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -58,12 +60,18 @@ class _Asked:
     answered: trio.Event = attrs.field(factory=trio.Event)
 
 
+# The node's files cannot be read just now. The place is kept, and asked for until they can: who waits for ever has a scope of his own.
+_AWAY = "files-away"
+_AGAIN_S = 1.0
+
+
 class _Envelope(msgspec.Struct):
     channel: str
     data: msgspec.Raw = msgspec.Raw(b"null")
     cursor: str = ""
     warnings: tuple[str, ...] = ()
     user: str = ""
+    code: str = ""
 
 
 class _Done(msgspec.Struct):
@@ -134,7 +142,8 @@ class Connection:
         while True:
             self._asked = asked = self._next()
             if asked is None:
-                await self._stirred.park()
+                with trio.move_on_at(min((track.again_s for track in self._wanted()), default=math.inf)):
+                    await self._stirred.park()
                 continue
             try:
                 await self._socket.send(f'{{"method":"{asked.method}","subscription":{asked.document}}}')
@@ -153,14 +162,19 @@ class Connection:
         for track in self._tracks:
             if track.unwanted:
                 return _Asked("unsubscribe", track, track.farewell())
-        for track in self._tracks:
-            if track.stage is Stage.WANTED:
+        for track in self._wanted():
+            if track.again_s <= trio.current_time():
                 return _Asked("subscribe", track, track.request(next(self._names)))
         return None
+
+    def _wanted(self) -> list[Track]:
+        return [track for track in self._tracks if track.stage is Stage.WANTED]
 
     def _answer(self, asked: _Asked, envelope: _Envelope, text: bytes) -> None:
         if asked.method == "unsubscribe":
             asked.track.held = False
+        elif envelope.channel == "error" and envelope.code == _AWAY:
+            asked.track.again_s = trio.current_time() + random.uniform(0.5, 1.5) * _AGAIN_S
         elif envelope.channel == "error":
             asked.track.fail(_refusal(envelope, asked.document))
         else:

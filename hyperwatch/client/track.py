@@ -7,6 +7,7 @@ awaits only, so that neither a cancelled reader nor a broken connection can lose
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -77,6 +78,8 @@ class Track:
     failure: HyperwatchError | None = None
     id: str = ""
     """The newest one. Never the same twice: what still comes for an older one is known by it."""
+    again_s: float = -math.inf
+    """Not to be asked for before, by the event loop's clock: the feed could not serve it for the moment."""
     held: bool = False
     """Whether this connection's feed has it."""
     cursor: str = ""

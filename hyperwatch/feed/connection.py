@@ -31,6 +31,7 @@ from hyperwatch.feed.protocol import (
     already_unsubscribed,
     bad_cursor,
     binary,
+    files_away,
     not_written,
     too_many_subscriptions,
     too_many_words,
@@ -172,9 +173,12 @@ class Connection:
             raise too_many_words(error, request) from None
         try:
             start = await source.past.start(request.start)
-        except (CursorError, DataError, OSError) as error:
+        except CursorError as error:
             self._words.give_back(name)
             raise bad_cursor(error, request) from error
+        except (DataError, OSError) as error:
+            self._words.give_back(name)
+            raise files_away(error, request) from error
         warnings = (*request.warnings, *self._doubts(request.view, source), *([_AHEAD] if start.ahead else []))
         if request.view.ours:
             cursor = start.cursor.encode()

@@ -35,6 +35,7 @@ __all__ = [
     "already_unsubscribed",
     "bad_cursor",
     "binary",
+    "files_away",
     "no_posts",
     "not_written",
     "too_many_subscriptions",
@@ -152,6 +153,13 @@ def already_unsubscribed(echo: bytes) -> ProtocolError:
 def bad_cursor(error: Exception, request: Subscribe) -> ProtocolError:
     """The place where a subscription should begin cannot be read."""
     return ProtocolError(INVALID, request.echo, str(error), "bad-cursor", id=request.id)
+
+
+def files_away(error: Exception, request: Subscribe) -> ProtocolError:
+    """The files cannot be read just now: the same subscription will be taken when they can."""
+    return ProtocolError(
+        INVALID, request.echo, f"{error}; subscribe again in some seconds", "files-away", id=request.id
+    )
 
 
 def not_written(request: Subscribe) -> ProtocolError:

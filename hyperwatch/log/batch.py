@@ -182,10 +182,7 @@ def assemble(stream: Stream, directory: str, span: Span, chunks: Sequence[Decode
     if repeats.is_new and chunks:
         repeats.prime(chunks[0].runs[:_LOOKED_AHEAD])
     made = _Assembly(stream, directory, span, repeats)
-    for name in span.missed:
-        made.lose(FILE_REMOVED, span.places, f"{name}, removed before it was read")
-    for name in span.too_late:
-        made.lose(LATE_FILE, span.places, f"{name}, which appeared long after a newer file", readable=True)
+    made.lose_files()
     for damage in span.damage:
         made.damage(damage)
     for chunk in chunks:
@@ -233,6 +230,14 @@ class _Assembly:
             run = run.part(verdict.repeated, count, run.size_bytes if verdict.repeated < count else 0)
         first = verdict.first + verdict.repeated
         self._append(run, first, self._span.after(run.end, run.taken), verdict.repeated)
+
+    def lose_files(self) -> None:
+        """Names the files that cannot be delivered, before everything else."""
+        for name in self._span.missed:
+            self.lose(FILE_REMOVED, self._span.places, f"{name}, removed before it was read")
+        for name in self._span.too_late:
+            where = f"{name}, which appeared long after a newer file"
+            self.lose(LATE_FILE, self._span.places, where, readable=True)
 
     def damage(self, damage: Damage) -> None:
         """Lines that could not be read come next."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import attrs
 
-from hyperwatch.errors import DataError, HyperwatchError
+from hyperwatch.errors import DataError, FilesAwayError, HyperwatchError
 from hyperwatch.log.access import denied
 from hyperwatch.log.compressed import Fate, Source, open_source
 from hyperwatch.log.cursor import Cursor, FilePlace
@@ -76,6 +76,9 @@ class Log(Protocol):
     def open(self, name: str) -> Source:
         """Opens a file for reading. Raises OSError; KeyError for what is no name of this log."""
 
+    def check_there(self) -> None:
+        """Raises FilesAwayError where no hour file can be found at all, for who knows that there were some."""
+
 
 @attrs.frozen
 class Tree:
@@ -127,6 +130,13 @@ class Tree:
         self.rank(name)  # cursors come from clients: nothing but an hour file's name may become a path
         return PlainFile(self.hourly / name)
 
+    def check_there(self) -> None:
+        # Files are pruned one by one, and the node goes on writing: a directory without any day was unmounted or renamed. What is gone
+        # is named by a gap and passed over, so nothing may be taken for gone that comes back.
+        if not any(hour_name(day, "0") for day in _listing(self.hourly)):
+            what = f"{self.hourly} holds no hour files just now, though some of it were read"
+            raise FilesAwayError(what, "mount it, or give it back its name: reading goes on from the same place")
+
 
 @attrs.frozen
 class Recording:
@@ -158,6 +168,9 @@ class Recording:
 
     def open(self, name: str) -> Source:
         return open_source(self.paths[self.rank(name)])
+
+    def check_there(self) -> None:
+        """Nothing of a recording is waited for."""
 
 
 _HEAD_BYTES = 4096

@@ -124,6 +124,8 @@ class Past:
 
     def _look_for(self, wish: AtTime | AtBlock) -> Start | None:
         found = resolve(self.log, wish)
+        if found is None and self._ring.end.places:
+            self.log.check_there()
         return None if found is None else Start(found.cursor, None, found.gap)
 
     def _resolve(self, wish: Cursor) -> tuple[Cursor, Gap | None]:

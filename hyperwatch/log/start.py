@@ -72,7 +72,7 @@ def begin(log: Log, wish: Cursor) -> Start:
     Raises:
         CursorError: where it is another stream's.
         OSError: from the files.
-        DataError: where a directory cannot be read.
+        DataError: where a directory cannot be read; FilesAwayError where all files are away.
     """
     own = log.stream.directory(log.layout)
     if len({place.file for place in wish.places}) < len(wish.places):
@@ -147,7 +147,10 @@ def _at_places(log: Log, wish: Cursor) -> Start | None:
     for place in wish.places:
         try:
             source = log.open(place.file)
-        except (FileNotFoundError, NotADirectoryError, KeyError):
+        except (FileNotFoundError, NotADirectoryError):
+            log.check_there()
+            return None
+        except KeyError:
             return None
         try:
             if not is_there(source, place):
@@ -201,6 +204,7 @@ def _at_block(log: Log, wish: Cursor, *, whole: bool) -> Start:
         return Start(Cursor(wish.directory))
     names = log.names()
     if not names:
+        log.check_there()
         return Start(attrs.evolve(wish, places=()))
     place, run, first = find(log, names, _below(log, wish))
     if run is None and wish.time and (newest := _last_tail(log, names)) and _is_far_above(wish, newest):

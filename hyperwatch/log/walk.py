@@ -129,6 +129,7 @@ class Walk:
             try:
                 self._open_next(newer)
             except FileNotFoundError:
+                self._log.check_there()
                 self._missed.append(newer)  # removed since it was listed
                 self._listed.remove(newer)
             except DataError as error:
@@ -161,6 +162,7 @@ class Walk:
         try:
             source = self._log.open(place.file)
         except (FileNotFoundError, KeyError) as error:
+            self._log.check_there()
             what = f"there is no file {place.file} in this log"
             raise CursorError(what, remedy) from error
         if not is_there(source, place):
@@ -234,6 +236,8 @@ class Walk:
         now_s = self._monotonic_s()
         if now_s - self._looked_s < LOOK_S:
             return None
+        if self._open or (until is not None and until.places):
+            self._log.check_there()
         reached = {file.name for file in self._open}
         names = [name for name in self._log.names(self._open[0].name if self._open else None) if name not in reached]
         self._missed += [name for name in self._listed if name not in names]
