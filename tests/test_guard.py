@@ -67,7 +67,7 @@ STORED = {
     "decode streaming with keys": Cost(calls=0.57, instructions=29.81, blocks=9.1),
     "decode streaming with keys, few wanted": Cost(calls=0.54, instructions=25.94, blocks=8.13),
     "messages without rejections, of lines": Cost(calls=5.59, instructions=89.77, blocks=1.16),
-    "assemble": Cost(calls=0.22, instructions=4.06, blocks=0.03),
+    "assemble": Cost(calls=0.26, instructions=4.99, blocks=0.03),
     "messages of everything": Cost(calls=0.25, instructions=4.96, blocks=0.02),
     "messages of one coin": Cost(calls=1.34, instructions=21.53, blocks=0.08),
     "messages of one user": Cost(calls=1.29, instructions=21.52, blocks=0.09),

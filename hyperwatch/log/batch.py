@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
 from hyperwatch.log.gaps import FILE_REMOVED, LATE_FILE, MISSING_BLOCKS, UNREADABLE, Gap
 from hyperwatch.log.repeats import Repeats
 from hyperwatch.node.events import BYTES_KEPT, Decoder, Need
@@ -20,7 +20,7 @@ from hyperwatch.node.trades import Paired
 __all__ = ["Batch", "Decoded", "Decoding", "Entry", "Span", "assemble", "decode"]
 
 _LOOKED_AHEAD = 5  # runs: of those that come first in a log, most are right
-_ENTRY_BYTES = 1500  # of an entry without any, with its cursors
+_ENTRY_BYTES = 2000  # of an entry without any, with its cursors
 _EVENT_BYTES = 600  # at most: what the objects of one decoded event take beside its bytes, and its positions by coin and account (tracemalloc: 550 to 580)
 
 
@@ -51,6 +51,8 @@ class Span:
     """Files before this one that were removed before they were read."""
     too_late: tuple[str, ...] = ()
     """Older files that appeared when they were not waited for any more."""
+    before: bytes = b""
+    """What stands before the lines in the file, as far as a place knows it."""
 
     @property
     def end(self) -> int:
@@ -67,7 +69,21 @@ class Span:
         older, newer = self.places[: self.number], self.places[self.number :]
         if newer and newer[0].file == self.file:
             newer = newer[1:]
-        return (*older, FilePlace(self.file, offset, taken, self.head), *newer)
+        length = offset - self.offset
+        before = self.data[max(0, length - BEFORE_BYTES) : length]
+        if length < BEFORE_BYTES and self.before:
+            before = (self.before + before)[-BEFORE_BYTES:]
+        if self.damage:
+            before = b""  # nothing was read of what is too long
+        return (*older, FilePlace(self.file, offset, taken, self.head, before), *newer)
+
+    def from_line(self, length: int) -> Span:
+        """What is left of it behind its first so many bytes, which are whole lines."""
+        places = self.after(self.offset + length, 0)
+        (before,) = (place.before for place in places if place.file == self.file)
+        return attrs.evolve(
+            self, offset=self.offset + length, data=self.data[length:], places=places, skip=0, before=before
+        )
 
 
 @attrs.frozen

@@ -44,6 +44,9 @@ class Source(Protocol):
         It waits for no disk. Raises BlockingIOError where only `read` can tell, or the first line is over `count` bytes.
         """
 
+    def is_behind(self, before: bytes, offset: int) -> bool:
+        """Whether these bytes still stand right before a place. Raises OSError."""
+
     def idle_s(self) -> float:
         """How long ago the file was last written."""
 
@@ -109,6 +112,9 @@ class RecordedFile:
         except (EOFError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, RuntimeError) as error:
             self._damage = error  # lz4 raises bare RuntimeErrors; what came before the damage is still good
         return b"".join(parts)
+
+    def is_behind(self, before: bytes, offset: int) -> bool:  # noqa: ARG002  nobody writes it any more
+        return True
 
     def idle_s(self) -> float:
         return float("inf")

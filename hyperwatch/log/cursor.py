@@ -2,8 +2,8 @@
 
 A cursor names the place *after* the last event considered: the open hour files with an offset in each (a node may still
 append to the old hour while it already writes the new one; files between two that are named have not been read), and the block being written with the number of its
-events that lie before the cursor. A file is known by its name and by its first line; where it is not what it was, the
-block says where to go on: in another file, in another layout, on another node.
+events that lie before the cursor. A file is known by its name, by its first line, and by what stands before the place; where it is not
+what it was, the block says where to go on: in another file, in another layout, on another node.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -20,7 +21,7 @@ import msgspec
 from hyperwatch.errors import CursorError
 from hyperwatch.node.times import ms_of
 
-__all__ = ["OPEN_FILES", "Block", "Cursor", "FilePlace", "abreast", "covers"]
+__all__ = ["BEFORE_BYTES", "OPEN_FILES", "Block", "Cursor", "FilePlace", "abreast", "covers"]
 
 Block = int | str
 """A block as far as a layout tells: its number, in the plain layout the time that its events carry."""
@@ -28,7 +29,11 @@ Block = int | str
 OPEN_FILES = 3
 """How many a cursor names at most: the newest, the one before it, and one that appears late between them."""
 
-_VERSION = 1
+BEFORE_BYTES = 512
+"""By so many bytes before a place it is recognised: a whole line of the plain layout, and the last events of any other."""
+
+_VERSION = 2
+_READ = (1, 2)  # a cursor of version 1 does not say what stands before its places
 _REMEDY = 'subscribe with a cursor that this service sent, or with "from": "earliest"'
 
 
@@ -44,6 +49,20 @@ class FilePlace:
     """How many events of that line lie before the place."""
     head: str = ""
     """What its first line is known by; "" where that was not complete yet."""
+    before: bytes = attrs.field(default=b"", eq=False, repr=False)
+    """What stands right before the offset, at most BEFORE_BYTES; b"" where that is not at hand."""
+    trace: str = attrs.field(default="", eq=False)
+    """What a cursor's text says of that: how many bytes, in hex, and their digest. "" where it says nothing."""
+
+    def is_behind(self, before: bytes) -> bool:
+        """Whether the place is right behind these bytes, as far as it knows what stands before it."""
+        if self.before:
+            return before.endswith(self.before)
+        return not self.trace or self.trace == _trace(before[-int(self.trace.partition("-")[0], 16) :])
+
+    def traced(self) -> str:
+        """What a cursor's text is to say of the bytes before."""
+        return _trace(self.before) if self.before else self.trace
 
 
 @attrs.frozen
@@ -73,7 +92,7 @@ class Cursor:
     @functools.cached_property
     def _text(self) -> str:
         """Made once: every message of an entry carries it, however many filters want one of their own."""
-        places = [(place.file, place.offset, place.taken, place.head) for place in self.places]
+        places = [_Place(each.file, each.offset, each.taken, each.head, each.traced()) for each in self.places]
         wire = _Wire(_VERSION, self.directory, places, self.block, self.time, self.count)
         return base64.urlsafe_b64encode(msgspec.json.encode(wire)).rstrip(b"=").decode()
 
@@ -91,10 +110,12 @@ class Cursor:
         except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, ValueError) as error:
             what = "the cursor is damaged"
             raise CursorError(what, _REMEDY) from error
-        if wire.version != _VERSION:
+        if wire.version not in _READ:
             what = f"the cursor is of version {wire.version}, this service reads version {_VERSION}"
             raise CursorError(what, _REMEDY)
-        places = tuple(FilePlace(*place) for place in wire.places)
+        places = tuple(
+            FilePlace(each.file, each.offset, each.taken, each.head, trace=each.trace) for each in wire.places
+        )
         return cls(wire.directory, places, wire.block, wire.time, wire.count)
 
 
@@ -102,10 +123,22 @@ _TIME = r"^([0-9]{1,14}|[ -~]*[^0-9][ -~]*)?\Z"  # milliseconds before the year 
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 
+class _Place(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    file: str
+    offset: _Natural
+    taken: _Natural
+    head: str
+    trace: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{1,3}-[0-9a-f]{12})?\Z")] = ""
+
+
+def _trace(before: bytes) -> str:
+    return f"{len(before):x}-{hashlib.blake2b(before, digest_size=6).hexdigest()}"
+
+
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     version: int
     directory: str
-    places: Annotated[list[tuple[str, _Natural, _Natural, str]], msgspec.Meta(max_length=OPEN_FILES)]
+    places: Annotated[list[_Place], msgspec.Meta(max_length=OPEN_FILES)]
     block: _Natural | None
     time: Annotated[str, msgspec.Meta(max_length=40, pattern=_TIME)]
     count: _Natural

@@ -18,7 +18,7 @@ import attrs
 from hyperwatch.errors import DataError, FilesAwayError, HyperwatchError
 from hyperwatch.log.access import denied
 from hyperwatch.log.compressed import Fate, Source, open_source
-from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
 from hyperwatch.node.lines import LINE_BYTES
 from hyperwatch.node.streams import Layout, Stream, day_before, hour_follows, hour_name, hour_rank
 
@@ -30,6 +30,7 @@ __all__ = [
     "Recording",
     "Tree",
     "backlog",
+    "bytes_before",
     "find_trees",
     "head_of",
     "is_there",
@@ -213,6 +214,9 @@ class PlainFile:
         """How long the file is now."""
         return os.fstat(self._fd).st_size
 
+    def is_behind(self, before: bytes, offset: int) -> bool:
+        return os.pread(self._fd, len(before), offset - len(before)) == before
+
     def idle_s(self) -> float:
         return time.time() - os.fstat(self._fd).st_mtime
 
@@ -260,10 +264,22 @@ def head_of(source: Source) -> str:
 
 
 def is_there(source: Source, place: FilePlace) -> bool:
-    """Whether a place is still what it was: in the same file, by its first line, and at a line's start."""
+    """Whether a place is still what it was: in the same file, by its first line and what stands before it, and at a line's start.
+
+    The same first line does not make two files one: two nodes may begin an hour alike, and one of them lack lines later.
+    """
     if place.head and head_of(source) != place.head:
         return False
-    return not place.offset or source.read(place.offset - 1, 1) == b"\n"
+    if not place.offset:
+        return True
+    before = bytes_before(source, place.offset)
+    return before.endswith(b"\n") and place.is_behind(before)
+
+
+def bytes_before(source: Source, offset: int) -> bytes:
+    """What stands right before a place: as many bytes as a place knows."""
+    start = max(0, offset - BEFORE_BYTES)
+    return source.read(start, offset - start)
 
 
 def read_lines(source: Source, offset: int, max_bytes: int, limit: int | None = None) -> bytes:

@@ -95,11 +95,5 @@ def _take(walk: Walk, size_bytes: int) -> list[Counted]:
             break
         length = first_lines(span.data, BATCH_LINES)
         batches.append((attrs.evolve(span, data=span.data[:length]), BATCH_LINES))
-        span = attrs.evolve(
-            span,
-            offset=span.offset + length,
-            data=span.data[length:],
-            places=span.after(span.offset + length, 0),
-            skip=0,
-        )
+        span = span.from_line(length)
     return batches

@@ -9,7 +9,7 @@ import attrs
 from hyperwatch.errors import CursorError
 from hyperwatch.log.compressed import Source
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Log, PlainFile, Tree, head_of, is_there, read_lines
+from hyperwatch.log.files import Log, PlainFile, Tree, bytes_before, head_of, is_there, read_lines
 from hyperwatch.log.gaps import PLACE_GONE, Gap
 from hyperwatch.log.repeats import Passage
 from hyperwatch.log.steps import is_far_above, key_of, trusted
@@ -53,7 +53,7 @@ def at_head(tree: Tree) -> Cursor:
             end = _last_line_end(source)
             highest = higher(highest, tail_of(tree, name, source, end))
             if name == names[-1] or source.idle_s() <= tree.grace_s:
-                places.append(FilePlace(name, end, head=head_of(source) if end else ""))
+                places.append(FilePlace(name, end, 0, head_of(source) if end else "", bytes_before(source, end)))
         finally:
             source.close()
     cursor = Cursor(tree.stream.directory(tree.layout), tuple(places))
@@ -258,7 +258,7 @@ def find(log: Log, names: list[str], below: Callable[[Run], bool]) -> tuple[File
         while before and run is not None and below(run):  # once or twice
             offset = run.end
             run = _believed(name, _runs_at(log, source, offset))
-        place = FilePlace(name, offset, head=head_of(source))
+        place = FilePlace(name, offset, 0, head_of(source), bytes_before(source, offset))
     finally:
         source.close()
     following = names[names.index(name) + 1 :]

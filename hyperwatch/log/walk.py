@@ -12,7 +12,7 @@ from hyperwatch.errors import CursorError, DataError
 from hyperwatch.log.batch import Span
 from hyperwatch.log.compressed import Fate, Source
 from hyperwatch.log.cursor import OPEN_FILES, Cursor, FilePlace
-from hyperwatch.log.files import Log, OversizedLineError, head_of, is_there, read_lines
+from hyperwatch.log.files import Log, OversizedLineError, bytes_before, head_of, is_there, read_lines
 from hyperwatch.node.runs import Damage
 
 __all__ = ["Walk"]
@@ -30,6 +30,8 @@ class _Open:
     offset: int
     taken: int = 0
     head: str = ""
+    before: bytes = b""
+    """What stands right before the offset, as far as a place knows it."""
     anew: bool = False
     """Whether it was truncated or replaced, and nothing of it has been read since."""
     gone_s: float | None = None
@@ -38,7 +40,7 @@ class _Open:
     """Since when it has been open, by the same clock."""
 
     def place(self) -> FilePlace:
-        return FilePlace(self.name, self.offset, self.taken, self.head)
+        return FilePlace(self.name, self.offset, self.taken, self.head, self.before)
 
     def close(self) -> None:
         if self.source is not None:
@@ -147,8 +149,8 @@ class Walk:
             if file.source is None or count <= 0:
                 continue
             if data := file.source.lines_cached(file.offset, count):
-                if not file.head:
-                    raise BlockingIOError  # it is to be read first
+                if not file.head or not file.source.is_behind(file.before, file.offset):
+                    raise BlockingIOError  # it is to be read first, or anew
                 return self._span(file, data)
         return None
 
@@ -171,7 +173,8 @@ class Walk:
                 f"{place.file} is not the file that the cursor was made for, or does not reach {place.offset} any more"
             )
             raise CursorError(what, remedy)
-        return _Open(place.file, source, place.offset, place.taken, place.head, reached_s=self._monotonic_s())
+        before = bytes_before(source, place.offset)
+        return _Open(place.file, source, place.offset, place.taken, place.head, before, reached_s=self._monotonic_s())
 
     def _open_next(self, name: str) -> None:
         source = self._log.open(name)
@@ -190,6 +193,11 @@ class Walk:
             data = read_lines(file.source, file.offset, max_bytes, limit)
             if not data:
                 return None
+            if not file.source.is_behind(file.before, file.offset):
+                # It was truncated and has at once grown beyond the place: its size does not tell.
+                self._say(f"{file.name} was written anew: it is read from its start")
+                self._open[self._open.index(file)] = anew = self._reopened(file)
+                return self._read(anew, max_bytes, until)
             file.head = file.head or head_of(file.source)
             damage: tuple[Damage, ...] = ()
         except OversizedLineError as error:
@@ -214,9 +222,11 @@ class Walk:
             damage=damage,
             missed=tuple(self._missed),
             too_late=tuple(self._too_late),
+            before=file.before,
         )
         self._missed.clear()
         self._too_late.clear()
+        (file.before,) = (place.before for place in span.after(span.end, 0) if place.file == file.name)
         file.offset, file.taken, file.anew = span.end, 0, False
         return span
 

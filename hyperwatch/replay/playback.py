@@ -95,6 +95,9 @@ class _Guarded:
     def lines_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
         raise BlockingIOError
 
+    def is_behind(self, before: bytes, offset: int) -> bool:  # noqa: ARG002  as below
+        return True
+
     def idle_s(self) -> float:
         return float("inf")
 

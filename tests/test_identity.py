@@ -1,0 +1,129 @@
+"""The same first line does not make two files one: what stands before a place must be the same too."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
+from hyperwatch.log.files import Tree
+from hyperwatch.log.reader import Reader
+from hyperwatch.log.start import begin
+from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.node.times import text_of
+from support import TIME, TIME_MS, append, event, events_of, hour_file, line, lines_of
+
+
+def tree(root: Path, layout: Layout = Layout.PLAIN) -> Tree:
+    return Tree(root, ORDERS, layout)
+
+
+def timed(number: int) -> bytes:
+    """An event of a block of its own, as long as every other."""
+    return event(10_000 + number).replace(TIME.encode(), text_of(TIME_MS + 70 * number).encode())
+
+
+def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
+    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
+    batches = []
+    while batch := reader.next(None, lambda: None):
+        batches.append(batch)
+    reader.close()
+    return batches
+
+
+@pytest.mark.parametrize("lacking", [range(5, 8), range(18, 21), range(0)])
+def test_a_cursor_goes_on_at_a_node_that_lacks_lines_without_leaving_any_out(tmp_path: Path, lacking: range) -> None:
+    raws = [timed(number) for number in range(40)]
+    append(hour_file(tmp_path / "a", "20260505/17", Layout.PLAIN), b"".join(raw + b"\n" for raw in raws))
+    there = [raw for number, raw in enumerate(raws) if number not in lacking]
+    append(hour_file(tmp_path / "b", "20260505/17", Layout.PLAIN), b"".join(raw + b"\n" for raw in there))
+    entries = [entry for batch in read_all(tree(tmp_path / "a")) for entry in batch.entries]
+    cursor = Cursor.decode(entries[19].after.encode())
+    rest = read_all(tree(tmp_path / "b"), cursor)
+    assert [raw for _, _, raw in events_of(rest)] == [raw for raw in raws[20:] if raw in there]
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_a_file_that_is_truncated_and_at_once_grows_past_the_old_place_is_read_from_its_start(
+    tmp_path: Path, layout: Layout, more: int
+) -> None:
+    blocks = [(number, [timed(number)]) for number in range(100, 140)]
+    path = hour_file(tmp_path, "20260505/17", layout)
+    append(path, lines_of(layout, blocks[:10]))
+    log = tree(tmp_path, layout)
+    reader = Reader(log, Cursor(log.stream.directory(layout)))
+    heard = []
+    while batch := reader.next(None, lambda: None):
+        heard.append(batch)
+    # The same first line and the same inode: nothing but what stands before the place tells.
+    with path.open("r+b") as file:
+        file.truncate(0)
+        file.write(lines_of(layout, [blocks[0], *blocks[10 : 20 + more]]))
+    reader.look_again()
+    while batch := reader.next(None, lambda: None):
+        heard.append(batch)
+    reader.close()
+    assert [raw for _, _, raw in events_of(heard)] == [raw for _, (raw,) in blocks[: 20 + more]]
+
+
+def test_a_cursor_of_the_first_version_is_read_as_ever(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/17", Layout.STREAMING), line(7, [event(1)]) + line(8, [event(2)]))
+    log = tree(tmp_path, Layout.STREAMING)
+    first = next(entry.after for batch in read_all(log) for entry in batch.entries)
+    assert first.block == 7
+    wire = json.loads(base64.urlsafe_b64decode(first.encode() + "=="))
+    assert wire[0] == 2
+    old = [1, wire[1], [place[:4] for place in wire[2]], *wire[3:]]
+    text = base64.urlsafe_b64encode(json.dumps(old).encode()).rstrip(b"=").decode()
+    assert Cursor.decode(text) == first
+    assert [block for block, _, _ in events_of(read_all(log, Cursor.decode(text)))] == [8]
+
+
+def test_every_place_of_a_cursor_says_what_stands_before_it(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/17", Layout.STREAMING)
+    append(path, b"".join(line(block, [event(block), event(block + 1)]) for block in range(7, 30)))
+    data, log = path.read_bytes(), tree(tmp_path, Layout.STREAMING)
+    entries = [entry for batch in read_all(log) for entry in batch.entries]
+    for entry in entries:
+        (place,) = entry.after.places
+        assert place.before == data[max(0, place.offset - BEFORE_BYTES) : place.offset]
+        assert Cursor.decode(entry.after.encode()).places[0].traced() == place.traced()
+        assert begin(log, Cursor.decode(entry.after.encode())).cursor.places == entry.after.places
+
+
+@given(st.binary(max_size=600), st.binary(max_size=600), st.booleans())
+def test_a_place_is_behind_what_it_was_made_behind_and_behind_nothing_else(
+    one: bytes, other: bytes, text: bool
+) -> None:
+    place = FilePlace("20260505/17", 1, before=one[-BEFORE_BYTES:])
+    if text:
+        place = attrs.evolve(place, before=b"", trace=place.traced() if place.before else "")
+    assert place.is_behind(other + one)
+    if one and not other.endswith(one[-BEFORE_BYTES:]):
+        assert not place.is_behind(other)
+
+
+def test_a_late_replacement_of_an_open_file_is_found_by_the_reader_that_has_the_system_read_for_it(
+    tmp_path: Path,
+) -> None:
+    path = hour_file(tmp_path, "20260505/17", Layout.STREAMING)
+    append(path, line(7, [event(1)]))
+    log = tree(tmp_path, Layout.STREAMING)
+    reader = Reader(log, Cursor(log.stream.directory(log.layout)))
+    assert reader.next(None, lambda: None) is not None
+    os.truncate(path, 0)
+    append(path, line(8, [event(2)]) + line(9, [event(3)]))
+    assert reader.take_cached(None, 2**16) is None, "a thread has to look"
+    heard = events_of(iter(lambda: reader.next(None, lambda: None), None))
+    assert [block for block, _, _ in heard] == [8, 9]
+    reader.close()
