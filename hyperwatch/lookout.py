@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import attrs
 import trio
 from loguru import logger
 
 from hyperwatch import memory
 from hyperwatch.errors import DataError
 from hyperwatch.feed.word_lists import WordBudget
-from hyperwatch.log.files import Tree, find_trees, newest_data_ns
+from hyperwatch.log.files import Tree, find_trees, newest_end
 from hyperwatch.log.ring import Ring
+from hyperwatch.node.streams import Layout
 
 __all__ = ["another_layout", "give_memory_back", "say_stalls"]
 
@@ -49,20 +51,24 @@ async def give_memory_back(words: WordBudget) -> None:
 async def another_layout(tree: Tree, ring: Ring) -> Tree:
     """Returns when the node writes another layout instead of this one, which has been read to its end."""
     seen, since_s = ring.end, trio.current_time()
+    before = await trio.to_thread.run_sync(_ends, tree)
     while True:
         await trio.sleep(_LOOK_S)
         if ring.end is not seen:
             seen, since_s = ring.end, trio.current_time()
+            before = await trio.to_thread.run_sync(_ends, tree)
         elif trio.current_time() - since_s >= _SETTLED_S:
-            other = await trio.to_thread.run_sync(_newer_layout, tree)
-            if other is not None:
-                return other
+            for layout, end in (await trio.to_thread.run_sync(_ends, tree)).items():
+                if end is not None and end != before.get(layout):
+                    return attrs.evolve(tree, layout=layout)
 
 
-def _newer_layout(tree: Tree) -> Tree | None:
+def _ends(tree: Tree) -> dict[Layout, tuple[str, int] | None]:
+    """The newest hour file of each other layout, and how long it is: that it grows is seen, for its times may say anything."""
     try:
-        other = find_trees(tree.root, tree.stream, tree.grace_s)[0]
-    except (DataError, IndexError):
-        return None  # the head says what is wrong with the directory
-    ahead_ns = newest_data_ns(other) - newest_data_ns(tree)
-    return other if other.layout is not tree.layout and ahead_ns >= _SETTLED_S * 1e9 else None
+        others = [
+            other for other in find_trees(tree.root, tree.stream, tree.grace_s) if other.layout is not tree.layout
+        ]
+        return {other.layout: newest_end(other) for other in others}
+    except (DataError, OSError):
+        return {}  # the head says what is wrong with the directory

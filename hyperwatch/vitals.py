@@ -61,6 +61,8 @@ class Sign:
     """When nothing was left in the files that could be read, by that clock."""
     written_ns: int
     """When the node wrote last, as far as its files tell; when the service started, before."""
+    written_s: float
+    """When that was seen, by that clock."""
     looked_s: float
     last: Counters
     """As they were at the last look."""
@@ -148,7 +150,7 @@ class Vitals:
             known = old.get(name)
             if known is None or known.pipeline is not pipeline:
                 counters = self.counters[name]
-                sign = Sign(pipeline, counters, now_s, self._now_ns(), now_s, _copy(counters))
+                sign = Sign(pipeline, counters, now_s, self._now_ns(), now_s, now_s, _copy(counters))
                 sign.moments.extend(known.moments if known is not None else ())
                 known = sign
             self.signs[name] = known
@@ -197,7 +199,12 @@ class Vitals:
         now_s, now_ns = self._now_s(), self._now_ns()
         head, before, after = sign.pipeline.head, sign.last, _copy(sign.counters)
         if found is not None:
-            sign.written_ns = found.written_ns or sign.written_ns
+            if found.written_ns and found.written_ns != sign.written_ns:
+                # How long ago that was is asked of the wall clock, which may jump: but for the first time it is within a look.
+                ago_s = max(0.0, (now_ns - found.written_ns) / 1e9)
+                if sign.moments:
+                    ago_s = min(ago_s, now_s - sign.looked_s)
+                sign.written_ns, sign.written_s = found.written_ns, now_s - ago_s
             # What is left where the head has just looked is a line that is not complete yet.
             at_end = now_s - head.looked_s < _LOOKED_S and not head.pending_bytes
             if at_end or not found.size_bytes:
@@ -212,7 +219,7 @@ class Vitals:
                 size_bytes=after.size_bytes - before.size_bytes,
                 lag_bytes=size_bytes,
                 lag_s=_lag_s(sign, now_s, now_ns, known=found is not None),
-                idle_s=max(0.0, (now_ns - sign.written_ns) / 1e9),
+                idle_s=now_s - sign.written_s,
                 block_to_write_ms=_between(before.block_to_write, after.block_to_write, 0.5),
                 write_to_read_ms=_between(before.write_to_read, after.write_to_read, 0.99),
                 read_to_sent_ms=_between(before.read_to_sent, after.read_to_sent, 0.99),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
-from hyperwatch.log.files import Tree
+from hyperwatch.log.files import GRACE_S, PlainFile, Tree
 from hyperwatch.log.reader import Reader
-from hyperwatch.log.start import begin
+from hyperwatch.log.start import at_head, begin
+from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.node.times import text_of
 from support import TIME, TIME_MS, append, event, events_of, hour_file, line, lines_of
@@ -127,3 +129,98 @@ def test_a_late_replacement_of_an_open_file_is_found_by_the_reader_that_has_the_
     heard = events_of(iter(lambda: reader.next(None, lambda: None), None))
     assert [block for block, _, _ in heard] == [8, 9]
     reader.close()
+
+
+class Stale(PlainFile):
+    """A file whose handle goes stale when it is told to."""
+
+    stale = False
+
+    def read(self, offset: int, count: int) -> bytes:
+        if self.stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return super().read(offset, count)
+
+    def lines_cached(self, offset: int, count: int) -> bytes:
+        if self.stale:
+            raise BlockingIOError
+        return super().lines_cached(offset, count)
+
+
+@attrs.frozen
+class StaleTree(Tree):
+    """The hour files of a server that forgets what is open."""
+
+    files: list[Stale] = attrs.Factory(list)
+    refused: set[str] = attrs.Factory(set)
+    """What cannot be opened either."""
+
+    def open(self, name: str) -> Stale:
+        if name in self.refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.files.append(Stale(self.hourly / name))
+        return self.files[-1]
+
+
+def test_a_stale_handle_is_answered_by_opening_the_file_again_and_reading_on(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
+    append(path, line(7, [event(1)]))
+    log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
+    walk = Walk(log, say=said.append)
+    assert walk.take(1000) is not None
+    log.files[-1].stale = True
+    append(path, line(8, [event(2)]))
+    span = walk.take(1000)
+    assert span is not None
+    assert (span.data, span.anew) == (line(8, [event(2)]), False)
+    assert said == []
+    walk.close()
+
+
+def test_a_file_that_cannot_be_opened_again_is_named_once_and_new_hours_are_read_meanwhile(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
+    append(path, line(7, [event(1)]))
+    log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
+    walk = Walk(log, say=said.append)
+    assert walk.take(1000) is not None
+    log.files[-1].stale = True
+    log.refused.add("20260505/9")
+    append(path, line(8, [event(2)]))
+    for _ in range(3):
+        walk.look_again()
+        with pytest.raises(OSError, match=r"[Ss]tale"):
+            walk.take(1000)
+    append(hour_file(tmp_path, "20260505/10", Layout.STREAMING), line(9, [event(3)]))
+    walk.look_again()
+    span = walk.take(1000)
+    assert span is not None
+    assert span.file == "20260505/10"
+    assert walk.take(1000) is None, "what the node writes now can be read"
+    assert len(said) == 1
+    assert "20260505/9 cannot be read" in said[0]
+    log.refused.clear()
+    walk.look_again()
+    span = walk.take(1000)
+    assert span is not None
+    assert (span.file, span.data, span.late) == ("20260505/9", line(8, [event(2)]), True)
+    walk.close()
+
+
+@pytest.mark.parametrize("time_s", [1.0, 4e9])
+def test_late_lines_are_read_whatever_times_the_files_and_the_clock_say(tmp_path: Path, time_s: float) -> None:
+    old, new = (hour_file(tmp_path, name, Layout.STREAMING) for name in ("20260505/9", "20260505/10"))
+    append(old, line(7, [event(1)]))
+    append(new, line(9, [event(3)]))
+    os.utime(old, (time_s, time_s))
+    now = [0.0]
+    walk = Walk(tree(tmp_path, Layout.STREAMING), at_head(tree(tmp_path, Layout.STREAMING)).places,
+                now_ms=lambda: int(time_s * 1000), monotonic_s=lambda: now[0])  # fmt: skip
+    assert walk.take(1000) is None
+    for _ in range(7):
+        now[0] += GRACE_S / 2  # it keeps growing: each time it is waited for anew
+        append(old, line(8, [event(2)]))
+        os.utime(old, (time_s, time_s))
+        span = walk.take(10_000)
+        assert span is not None
+        assert (span.file, span.late) == ("20260505/9", True)
+    walk.close()

@@ -19,7 +19,16 @@ from hyperwatch.log import files
 from hyperwatch.log.batch import Batch, Span
 from hyperwatch.log.compressed import open_source, zstd
 from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import OversizedLineError, PlainFile, Recording, Tree, backlog, find_trees, read_lines
+from hyperwatch.log.files import (
+    GRACE_S,
+    OversizedLineError,
+    PlainFile,
+    Recording,
+    Tree,
+    backlog,
+    find_trees,
+    read_lines,
+)
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.start import at_head
@@ -185,11 +194,15 @@ def test_the_old_hour_is_let_go_when_it_will_not_grow_any_more(tmp_path: Path) -
     old = hour_file(tmp_path, "20260505/9")
     append(old, line(7, [event(1)]))
     append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
-    os.utime(old, (1, 1))
-    walk = Walk(tree(tmp_path))
+    now = [0.0]
+    walk = Walk(tree(tmp_path), monotonic_s=lambda: now[0])
     while walk.take(10_000):
         pass
+    os.utime(old, (1, 1))  # which says nothing: it may have been restored
 
+    assert [place.file for place in walk.places] == ["20260505/9", "20260505/10"]
+    now[0] += GRACE_S + 1
+    assert walk.take(10_000) is None
     assert [place.file for place in walk.places] == ["20260505/10"]
     walk.close()
 

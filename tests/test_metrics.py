@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import itertools
 import socket
 import time
 from collections import defaultdict
@@ -334,9 +334,18 @@ async def test_counters_go_on_when_the_node_writes_another_layout(
         await service_.reaches(1, "lines_total")
         by_block = hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK)
         append(by_block, line(8, [event(2)]) + line(9, [event(3)]))
-        newest_ns = by_block.stat().st_mtime_ns + 10**9
-        os.utime(by_block, ns=(newest_ns, newest_ns))
-        text = await service_.reaches(3, "lines_total")  # the block that both have is left out of the events
+        async with trio.open_nursery() as node:
+
+            async def go_on_writing() -> None:  # that it grows is what tells that the node writes it now
+                for block in itertools.count(10):
+                    append(by_block, line(block, []))
+                    await trio.sleep(0.05)  # a node's pace
+
+            node.start_soon(go_on_writing)
+            text = await service_.reaches(
+                2, "events_total", **{"class": "live"}
+            )  # the block that both have is left out of the events
+            node.cancel_scope.cancel("it has been found")
     assert value(text, "events_total", **{"class": "live"}) == 2
     assert value(text, "repeated_events_total") == 1
 

@@ -7,12 +7,15 @@ block (the documentation says so).
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import tempfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,13 +25,28 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from hyperwatch.errors import FilesAwayError
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
+from hyperwatch.log.files import PlainFile, Tree
 from hyperwatch.log.reader import Reader
 from hyperwatch.log.walk import GONE_S, LOOK_S
 from hyperwatch.node.streams import ORDERS, Layout
 from support import append, event, hour_file, lines_of
 
 Block = tuple[int, list[bytes]]
+
+
+class Stale:
+    """An open file whose handle the server does not know any more."""
+
+    def __init__(self, file: PlainFile) -> None:
+        self._file = file
+
+    def _fail(self, *_: object) -> Any:  # noqa: ANN401  it never returns
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    read = lines_cached = is_behind = size_bytes = fate = _fail
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class NodeAndReader(RuleBasedStateMachine):
@@ -194,6 +212,36 @@ class NodeAndReader(RuleBasedStateMachine):
         self.damaged += 1
         self.write(self.make([1]))
 
+    @rule(time_s=st.sampled_from([1.0, 4e9]))
+    def give_the_files_times_that_lie(self, time_s: float) -> None:
+        for path in self.root.rglob("hourly/*/*"):
+            os.utime(path, (time_s, time_s))
+
+    @precondition(lambda self: not self.unflushed)
+    @rule()
+    def replace_the_file_by_one_with_the_same_first_line(self) -> None:
+        # Truncated, and at once longer than it was: neither its size nor its first line tells.
+        self.write_late()
+        self.read()
+        data = self.path.read_bytes()
+        lines = data.splitlines(keepends=True)
+        first = json.loads(lines[0])["block_number"]
+        kept = [block for block in self.blocks[-2:] if block[0] > first]
+        more = lines_of(self.layout, self.make([1] * 6))
+        with self.path.open("r+b") as file:
+            file.truncate(0)
+            file.write(lines[0] + lines_of(self.layout, kept) + more)
+        grown = self.path.stat().st_size - len(data)
+        if grown < 0:
+            self.look()  # it is seen to be shorter
+
+    @rule()
+    def let_the_handles_go_stale(self) -> None:
+        """As NFS does when its server was started anew: what is open fails, and opens well by its name."""
+        for file in self.reader._walk._open:
+            if isinstance(file.source, PlainFile):
+                file.source = Stale(file.source)
+
     @rule(mount_point=st.booleans())
     def take_the_directory_away_for_a_while(self, *, mount_point: bool) -> None:
         place = self.path.parents[2]
@@ -242,6 +290,7 @@ class NodeAndReader(RuleBasedStateMachine):
 
     @rule()
     def much_time_passes(self) -> None:
+        self.write_late()  # within the time that an old hour is given
         self.now_s += 2 * GONE_S
         self.read()
 

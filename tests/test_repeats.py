@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,8 +110,7 @@ def test_a_block_that_began_in_the_old_hour_is_counted_on_by_a_cursor_in_the_new
     old = hour_file(tmp_path, "20260505/9")
     append(old, line(7, [event(1)]) + line(7, [event(2)]))
     append(hour_file(tmp_path, "20260505/10"), line(7, [event(3)]))
-    os.utime(old, (1, 1))  # it will not grow any more: the cursor names the new file only
-    log = tree(tmp_path)
+    log = attrs.evolve(tree(tmp_path), grace_s=0)  # it will not grow any more: the cursor names the new file only
     cursor = read_all(log)[-1].after
     append(hour_file(tmp_path, "20260505/10"), line(7, [event(4)]))
 

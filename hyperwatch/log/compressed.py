@@ -47,9 +47,6 @@ class Source(Protocol):
     def is_behind(self, before: bytes, offset: int) -> bool:
         """Whether these bytes still stand right before a place. Raises OSError."""
 
-    def idle_s(self) -> float:
-        """How long ago the file was last written."""
-
     def size_bytes(self) -> int:
         """How long it is now, uncompressed."""
 
@@ -115,9 +112,6 @@ class RecordedFile:
 
     def is_behind(self, before: bytes, offset: int) -> bool:  # noqa: ARG002  nobody writes it any more
         return True
-
-    def idle_s(self) -> float:
-        return float("inf")
 
     def size_bytes(self) -> int:
         end = self._held_from + len(self._held)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +34,7 @@ __all__ = [
     "head_of",
     "is_there",
     "newest_data_ns",
+    "newest_end",
     "read_lines",
 ]
 
@@ -217,9 +217,6 @@ class PlainFile:
     def is_behind(self, before: bytes, offset: int) -> bool:
         return os.pread(self._fd, len(before), offset - len(before)) == before
 
-    def idle_s(self) -> float:
-        return time.time() - os.fstat(self._fd).st_mtime
-
     def fate(self, offset: int) -> Fate:
         try:
             there = os.stat(self._path)  # noqa: PTH116  the system call is what is meant
@@ -355,7 +352,22 @@ def find_trees(root: Path, stream: Stream, grace_s: float = GRACE_S) -> list[Tre
         raise DataError(what, _DATA_DIR)
     present = set(_listing(root))
     trees = [Tree(root, stream, layout, grace_s) for layout in Layout if stream.directory(layout) in present]
-    return sorted(trees, key=newest_data_ns, reverse=True)
+    return sorted(trees, key=_newest, reverse=True)
+
+
+def _newest(tree: Tree) -> tuple[int, int]:
+    """By the hour that the newest file is called by; of one hour by when the files were written, which may lie."""
+    names = tree.names()[-1:]
+    return (hour_rank(names[0]) if names else -1, newest_data_ns(tree))
+
+
+def newest_end(tree: Tree) -> tuple[str, int] | None:
+    """(the newest hour file of a tree, its length in bytes); None where there is none. Raises OSError, DataError."""
+    names = tree.names()[-1:]
+    try:
+        return (names[0], (tree.hourly / names[0]).stat().st_size) if names else None
+    except FileNotFoundError:
+        return None
 
 
 def newest_data_ns(tree: Tree) -> int:

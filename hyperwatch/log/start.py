@@ -52,8 +52,8 @@ def at_head(tree: Tree) -> Cursor:
         try:
             end = _last_line_end(source)
             highest = higher(highest, tail_of(tree, name, source, end))
-            if name == names[-1] or source.idle_s() <= tree.grace_s:
-                places.append(FilePlace(name, end, 0, head_of(source) if end else "", bytes_before(source, end)))
+            # The older one too: whether it still grows is seen in time, and its own times may say anything.
+            places.append(FilePlace(name, end, 0, head_of(source) if end else "", bytes_before(source, end)))
         finally:
             source.close()
     cursor = Cursor(tree.stream.directory(tree.layout), tuple(places))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import attrs
 from loguru import logger
@@ -38,6 +39,8 @@ class _Open:
     """Since when its name has been gone, by the monotonic clock."""
     reached_s: float = 0.0
     """Since when it has been open, by the same clock."""
+    grew_s: float = 0.0
+    """When something was last read of it, by the same clock: its own times and the wall clock may say anything."""
 
     def place(self) -> FilePlace:
         return FilePlace(self.name, self.offset, self.taken, self.head, self.before)
@@ -85,6 +88,7 @@ class Walk:
         self._open: list[_Open] = []
         self._listed: list[str] = []
         self._odd: set[str] = set()  # FIFOs and the like, named once in the log
+        self._failing: dict[str, OSError] = {}  # files that cannot be read just now, named once in the log
         self._missed: list[str] = []  # seen, and removed before they were reached: the next span tells
         self._passed: set[str] | None = None  # the files of a day before those that are open, as they were last seen
         self._too_late: list[str] = []  # what appeared among these: the next span tells
@@ -117,12 +121,14 @@ class Walk:
             DataError: where a directory cannot be read or a recording is damaged.
         """
         while True:
-            for file in self._open:
+            for file in list(self._open):
                 if span := self._read(file, max_bytes, until):
                     return span
             # Lines that the node wrote before the newer file existed are not late: look for it, then read once more.
             newer = self._newer(until)
             if newer is None:
+                if self._open and (error := self._failing.get(self._open[-1].name)):
+                    raise error  # what the node writes now cannot be read; an older file does not hold others up
                 return None
             if self._open and (span := self._read(self._open[-1], max_bytes, until)):
                 return span
@@ -149,9 +155,10 @@ class Walk:
             if file.source is None or count <= 0:
                 continue
             if data := file.source.lines_cached(file.offset, count):
-                if not file.head or not file.source.is_behind(file.before, file.offset):
-                    raise BlockingIOError  # it is to be read first, or anew
-                return self._span(file, data)
+                with suppress(OSError):
+                    if file.head and file.source.is_behind(file.before, file.offset):
+                        return self._span(file, data)
+                raise BlockingIOError  # its first line is to be read, or all of it anew
         return None
 
     def close(self) -> None:
@@ -173,12 +180,13 @@ class Walk:
                 f"{place.file} is not the file that the cursor was made for, or does not reach {place.offset} any more"
             )
             raise CursorError(what, remedy)
-        before = bytes_before(source, place.offset)
-        return _Open(place.file, source, place.offset, place.taken, place.head, before, reached_s=self._monotonic_s())
+        before, now_s = bytes_before(source, place.offset), self._monotonic_s()
+        return _Open(place.file, source, place.offset, place.taken, place.head, before, reached_s=now_s, grew_s=now_s)
 
     def _open_next(self, name: str) -> None:
         source = self._log.open(name)
-        self._open.append(_Open(name, source, 0, reached_s=self._monotonic_s()))
+        now_s = self._monotonic_s()
+        self._open.append(_Open(name, source, 0, reached_s=now_s, grew_s=now_s))
         self._open.sort(key=lambda file: self._log.rank(file.name))
         self._listed.remove(name)
         if self._passed is not None:
@@ -186,6 +194,42 @@ class Walk:
         self._let_go()
 
     def _read(self, file: _Open, max_bytes: int, until: Cursor | None) -> Span | None:
+        """What comes next in a file; None where nothing does now, or it cannot be read: then it is among those that fail."""
+        for again in (False, True):
+            try:
+                span = self._read_on(file, max_bytes, until)
+            except OSError as error:
+                # A handle can go stale though the path reads well: NFS after a restart of its server, a remount.
+                if again or not self._is_reopened(file):
+                    self._fail(file, error)
+                    return None
+            else:
+                self._failing.pop(file.name, None)
+                return span
+        return None
+
+    def _fail(self, file: _Open, error: OSError) -> None:
+        if file.name not in self._failing:
+            self._say(
+                f"{file.name} cannot be read ({error}): it is opened again until it can, and newer files are read meanwhile"
+            )
+        self._failing[file.name] = error
+
+    def _is_reopened(self, file: _Open) -> bool:
+        """Opens a file again by its name, and reads on where it stands or, where it is another one, from its start."""
+        try:
+            source = self._log.open(file.name)
+        except OSError:
+            return False
+        if file.source is not None:
+            with suppress(OSError):
+                file.source.close()
+        file.source = source
+        if not is_there(source, file.place()):
+            file.offset, file.taken, file.head, file.before, file.anew = 0, 0, "", b"", True
+        return True
+
+    def _read_on(self, file: _Open, max_bytes: int, until: Cursor | None) -> Span | None:
         if file.source is None:
             return None
         limit = self._limit(file.name, until)
@@ -196,8 +240,7 @@ class Walk:
             if not file.source.is_behind(file.before, file.offset):
                 # It was truncated and has at once grown beyond the place: its size does not tell.
                 self._say(f"{file.name} was written anew: it is read from its start")
-                self._open[self._open.index(file)] = anew = self._reopened(file)
-                return self._read(anew, max_bytes, until)
+                return self._read_on(file, max_bytes, until) if self._is_reopened(file) else None
             file.head = file.head or head_of(file.source)
             damage: tuple[Damage, ...] = ()
         except OversizedLineError as error:
@@ -227,7 +270,7 @@ class Walk:
         self._missed.clear()
         self._too_late.clear()
         (file.before,) = (place.before for place in span.after(span.end, 0) if place.file == file.name)
-        file.offset, file.taken, file.anew = span.end, 0, False
+        file.offset, file.taken, file.anew, file.grew_s = span.end, 0, False, self._monotonic_s()
         return span
 
     def _limit(self, name: str, until: Cursor | None) -> int | None:
@@ -280,11 +323,10 @@ class Walk:
             Whether anything was opened anew.
         """
         anew = False
-        for number, file in enumerate(self._open):
-            fate = Fate.ANOTHER if file.source is None else file.source.fate(file.offset)
+        for file in self._open:
+            fate = self._fate(file)
             if fate is Fate.ANOTHER:
-                self._open[number] = self._reopened(file)
-                anew = anew or self._open[number] is not file
+                anew = self._is_reopened(file) or anew
             elif fate is Fate.SAME:
                 file.gone_s = None
             elif file.gone_s is None:
@@ -293,17 +335,21 @@ class Walk:
                 file.close()
         return anew
 
-    def _reopened(self, file: _Open) -> _Open:
-        """The file that has its name now, from its start; itself, closed, where there is none."""
-        file.close()
+    def _fate(self, file: _Open) -> Fate:
+        if file.source is None:
+            return Fate.ANOTHER
         try:
-            return _Open(file.name, self._log.open(file.name), 0, anew=True, reached_s=file.reached_s)
-        except FileNotFoundError:
-            return file
+            fate = file.source.fate(file.offset)
+            if fate is Fate.SAME and not file.source.is_behind(file.before, file.offset):
+                return Fate.ANOTHER  # written anew, and just as long as it was
+        except OSError:
+            return Fate.ANOTHER
+        return fate
 
     def _let_go(self) -> None:
         """Closes older files that will not grow any more."""
         while len(self._open) > 1 and (len(self._open) > OPEN_FILES or self._settled(*self._open[:2])):
+            self._failing.pop(self._open[0].name, None)
             self._open.pop(0).close()
 
     def _settled(self, file: _Open, newer: _Open) -> bool:
@@ -311,4 +357,4 @@ class Walk:
         waited_s = self._monotonic_s() - newer.reached_s
         if waited_s <= self._log.grace_s and not self._log.follows(file.name, newer.name):
             return False
-        return file.source is None or file.source.idle_s() > self._log.grace_s
+        return file.source is None or self._monotonic_s() - file.grew_s >= self._log.grace_s

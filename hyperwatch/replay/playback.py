@@ -98,9 +98,6 @@ class _Guarded:
     def is_behind(self, before: bytes, offset: int) -> bool:  # noqa: ARG002  as below
         return True
 
-    def idle_s(self) -> float:
-        return float("inf")
-
     def size_bytes(self) -> int:
         return 0 if self._file is None else self._file.size_bytes()
 
