@@ -13,7 +13,7 @@ from hyperwatch.config import Address, Config
 from hyperwatch.feed.guard import HANDSHAKES, Guard
 from hyperwatch.feed.http import Routes
 from hyperwatch.feed.info import info_route
-from hyperwatch.feed.limits import sockets_end
+from hyperwatch.feed.limits import limit_for, open_files, sockets_end
 
 __all__ = ["Doors", "warn_of_open_doors"]
 
@@ -50,9 +50,11 @@ def warn_of_open_doors(config: Config, addresses: Sequence[Address]) -> None:
             "whoever reaches {} may read the feed: set --tokens-file or HYPERWATCH_TOKENS, or --listen on 127.0.0.1",
             ", ".join(map(str, beyond)),
         )
-    end, needed = sockets_end(), config.limits.connections + HANDSHAKES
-    if end is not None and end < needed:
+    end, taken = sockets_end(), open_files()
+    needed = config.limits.connections + HANDSHAKES * (1 if config.metrics_listen is None else 2)
+    if end is not None and end < taken + needed:
         logger.warning(
-            "clients may have {} open files, and --max-connections {} needs {}: raise the limit (ulimit -n, LimitNOFILE)",
-            end, config.limits.connections, needed,
+            "there are open files for {} connections at once, and --max-connections {} needs {}, with handshakes: "
+            "raise the limit to {} (ulimit -n, LimitNOFILE), or lower --max-connections",
+            max(0, end - taken), config.limits.connections, needed, limit_for(taken + needed),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from loguru import logger
 
 from hyperwatch.config import Config
 from hyperwatch.doors import Doors
+from hyperwatch.feed.accept import accept_all
 from hyperwatch.feed.server import Server
 from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.log.missing import advice_without_orders
@@ -37,8 +38,7 @@ async def wait_for_tree(
     async with trio.open_nursery() as asking:
         async with trio.open_nursery() as accepting:
             lobby = Server({}, doors.guard, doors.routes)
-            serve_lobby = partial(trio.serve_listeners, lobby.handle, listeners, handler_nursery=asking)
-            accepting.start_soon(serve_lobby)
+            accepting.start_soon(partial(accept_all, lobby.handle, listeners, handlers=asking))
             while tree is None and not stopping.is_set():
                 with trio.move_on_after(POLL_S):
                     await stopping.wait()

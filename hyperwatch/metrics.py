@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from hyperwatch import __version__
+from hyperwatch import __version__, logs
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.http import Answer, Request, Route
@@ -147,6 +147,8 @@ METRICS = (
     Definition("filter_words", "gauge", "Words in the filters of all clients, as security.md counts them.", lambda vitals: [((), vitals.guard.words.held)]),
     Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
     Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),
+    Definition("log_lines_dropped", "counter", "Lines that the log had no room for: standard error was not read, or could not be written.",
+               lambda _: [((), logs.dropped())]),
     Definition("ready", "gauge", "1 where /readyz says so, else 0.", lambda vitals: [((), not vitals.troubles())]),
     Definition("start_time_seconds", "gauge", "When the service started, in seconds since 1970.", lambda vitals: [((), vitals.started_ms / 1000)]),
     Definition("build_info", "gauge", "Always 1.", lambda _: [((__version__, python()), 1)], ("version", "python")),

@@ -10,6 +10,7 @@ import attrs
 import trio
 from loguru import logger
 
+from hyperwatch.errors import CursorError
 from hyperwatch.feed.views import too_large
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.counters import Counters
@@ -60,7 +61,7 @@ class Records:
         self.unreadable: deque[DamageRecord] = deque(maxlen=_NEWEST)
 
     def recall(self) -> None:
-        """What the ledger holds of other runs is among the newest. Blocking. Raises OSError, StateError."""
+        """What the ledger holds of other runs is among the newest. Blocking."""
         if self._state is not None:
             self.gaps.extend(gap for _, gap in self._state.gaps.read())
 
@@ -108,7 +109,11 @@ class Records:
         last = self._state.heads.get(log.stream.name) if self._state is not None else None
         if last is None or (last.directory == start.directory and last.places == start.places):
             return start
-        gone, left = begin(log, last).gap, last
+        try:
+            gone, left = begin(log, last).gap, last
+        except CursorError as error:
+            logger.warning("the last place of {} cannot be used ({}): going on without it", log.stream.name, error.what)
+            return start
         if gone is not None:
             left = gone.after
             self.note(Gap(log.stream.name, NOT_RUNNING, last, left, "removed before it was read"))

@@ -23,6 +23,7 @@ from hyperwatch.config import Address, Config
 from hyperwatch.doors import Doors, warn_of_open_doors
 from hyperwatch.endpoints import routes
 from hyperwatch.errors import UsageError
+from hyperwatch.feed.accept import accept_all
 from hyperwatch.lobby import find_tree, wait_for_tree
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
@@ -81,7 +82,7 @@ async def run(  # noqa: ASYNC128  `serve` calls started()
             logger.info("a page for people is at http://{}/", _address(listeners[0]))
             if metrics_listeners:
                 logger.info("metrics are at http://{}/metrics", _address(metrics_listeners[0]))
-                root.start_soon(trio.serve_listeners, metrics_server(vitals).handle, metrics_listeners)
+                root.start_soon(accept_all, metrics_server(vitals).handle, metrics_listeners)
             if tree is None:
                 with _again(listeners) as open_now:
                     tree = await wait_for_tree(config, doors, open_now, stopping)
@@ -220,9 +221,7 @@ async def serve(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             accepting.start_soon(stop)
-            accepting.start_soon(
-                partial(trio.serve_listeners, feed.server.handle, listeners, handler_nursery=connections)
-            )
+            accepting.start_soon(partial(accept_all, feed.server.handle, listeners, handlers=connections))
             accepting.start_soon(feed.main.hub.tell_positions)
             port = listeners[0].socket.getsockname()[1]
             logger.info("the feed is at ws://{}/ws", _address(listeners[0]))

@@ -27,7 +27,7 @@ from hyperwatch.feed.ends import GoneError, RefusedError, Why
 from hyperwatch.feed.frames import BYTES_BURST, FRAMES_BURST, FRAMES_PER_S, INBOUND_BYTES, INBOUND_FRAMES, Inbound
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.http import Answer, Request, Route
-from hyperwatch.feed.limits import Bucket, Limits, Room, household, raise_open_files, sockets_end
+from hyperwatch.feed.limits import Bucket, Limits, Room, household, limit_for, raise_open_files, sockets_end
 from hyperwatch.feed.line import Line
 from hyperwatch.feed.tokens import Tokens
 from support import append, connected, event, hour_file, running, until
@@ -731,12 +731,22 @@ def test_listening_beyond_this_machine_without_tokens_is_warned_of_once(
 def test_a_limit_of_open_files_that_is_below_what_clients_may_need_is_warned_of(
     told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.doors.sockets_end", lambda: 1000)
+    monkeypatch.setattr("hyperwatch.doors.sockets_end", lambda: 1010)
+    monkeypatch.setattr("hyperwatch.doors.open_files", lambda: 10)
     address = Address("127.0.0.1", 8000)
     for connections in (488, 489):
         warn_of_open_doors(Config(data_dir=Path(), listen=address, limits=Limits(connections)), [address])
     assert len(told) == 1
-    assert "--max-connections 489 needs 1001" in told[0]
+    assert "there are open files for 1000 connections at once, and --max-connections 489 needs 1001" in told[0]
+    assert "raise the limit to 1348 " in told[0]
+    warn_of_open_doors(Config(data_dir=Path(), listen=address, metrics_listen=address, limits=Limits(488)), [address])
+    assert "--max-connections 488 needs 1512" in told[1]
+
+
+def test_the_limit_that_is_named_is_enough() -> None:
+    for sockets in range(100):
+        limit = limit_for(sockets)
+        assert limit - limit // 4 >= sockets > (limit - 1) - (limit - 1) // 4 - 1
 
 
 def test_options_and_environment_make_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,8 @@ from hyperwatch.config import Address, Config
 from hyperwatch.errors import DataError, UsageError
 from hyperwatch.log import state
 from hyperwatch.log.files import Tree, find_trees
-from hyperwatch.log.journal import StateError
 from hyperwatch.log.missing import advice_without_orders
-from hyperwatch.log.state import State
+from hyperwatch.log.state import State, StateError
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
 from hyperwatch.simulate.shapes import Faults

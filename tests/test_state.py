@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 from guarded import asked
+from hypothesis import given
+from hypothesis import strategies as st
 from loguru import logger
 
 from hyperwatch import records, service
@@ -21,11 +27,12 @@ from hyperwatch.config import Address, Config
 from hyperwatch.errors import FormatChangedError
 from hyperwatch.feed.views import MESSAGE_BYTES
 from hyperwatch.log import state as state_module
+from hyperwatch.log.aside import KEPT, set_aside
 from hyperwatch.log.counters import Counters
 from hyperwatch.log.cursor import Cursor, FilePlace
 from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
-from hyperwatch.log.journal import Journal, StateError
-from hyperwatch.log.state import State
+from hyperwatch.log.journal import Journal
+from hyperwatch.log.state import State, StateError
 from hyperwatch.node.runs import Damage
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.records import Records
@@ -69,17 +76,89 @@ def test_a_line_that_a_crash_cut_is_left_out(tmp_path: Path) -> None:
     append(tmp_path / "notes.jsonl", b'{"text":"b')
     assert texts(tmp_path) == [(1, "a")]
     notes = journal(tmp_path)
-    notes.mend()
+    assert notes.mend() == [
+        f"1 record of {tmp_path / 'notes.jsonl'} cannot be read: they are kept in {tmp_path / 'notes.jsonl.unreadable'}"
+    ]
     notes.append([Note("c")])
 
     assert texts(tmp_path) == [(1, "a"), (2, "c")]
 
 
-@pytest.mark.parametrize("data", [b"nonsense\n", b'{"version":9,"kind":"notes","first":1}\n'])
-def test_a_file_that_is_no_journal_is_an_error_that_says_how_to_go_on(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "notes.jsonl").write_bytes(data)
-    with pytest.raises(StateError, match="move it away"):
-        journal(tmp_path)
+@pytest.mark.parametrize(
+    "torn", [b'{"text":"b', b"\n", b"{}\n", b'{"text":7}\n', b"\xff\xfe\n", b"[" * 1200 + b"\n", b"\0" * 300]
+)
+def test_a_record_behind_a_torn_one_is_read_and_what_is_torn_is_kept(tmp_path: Path, torn: bytes) -> None:
+    notes = journal(tmp_path)
+    notes.append([Note("a")])
+    append(tmp_path / "notes.jsonl", torn)
+    journal(tmp_path).append([Note("c")])
+    before = journal(tmp_path)
+    assert texts(tmp_path) == [(1, "a"), (3, "c")]
+    assert bool(before.troubles()) is bool(torn.strip())
+
+    said = before.mend()
+    assert len(said) == bool(torn.strip())
+    assert texts(tmp_path) == [(1, "a"), (3, "c")], "a number is a record's for good"
+    assert before.troubles() == before.mend() == []
+    if torn.strip():
+        assert (tmp_path / "notes.jsonl.unreadable").read_bytes().strip() == torn.strip()
+
+
+def test_a_header_that_was_torn_costs_no_record(tmp_path: Path) -> None:
+    (tmp_path / "notes.jsonl").write_bytes(b'{"version":1,"ki{"text":"a"}\n{"text":"b"}\n')
+    notes = journal(tmp_path)
+    assert texts(tmp_path) == [(2, "b")]
+    assert len(notes.mend()) == 1
+    notes.append([Note("c")])
+    assert texts(tmp_path) == [(2, "b"), (3, "c")]
+    assert journal(tmp_path).troubles() == []
+
+
+def test_what_a_full_disk_took_of_a_record_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = journal(tmp_path)
+    notes.append([Note("a")])
+
+    def partial(descriptor: int, data: bytes) -> int:
+        assert write(descriptor, data[:5]) == 5
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write = os.write
+    with monkeypatch.context() as context:
+        context.setattr(os, "write", partial)
+        with pytest.raises(OSError, match="No space left"):
+            notes.append([Note("b")])
+    notes.append([Note("c")])
+    assert texts(tmp_path) == [(1, "a"), (2, "c")]
+    assert notes.troubles() == []
+
+
+@pytest.mark.parametrize("data", [b"nonsense\n", b'{"version":9,"kind":"notes","first":1}\n{"text":"a"}\n', b"\0" * 9])
+def test_a_file_that_is_no_journal_is_moved_aside_and_never_added_to(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_bytes(data)
+    notes = journal(tmp_path)
+    assert list(notes.read()) == []
+    with pytest.raises(FileExistsError):
+        notes.append([Note("a")])
+    assert path.read_bytes() == data
+    assert len(notes.troubles()) == 1
+
+    (said,) = notes.mend()
+    (aside,) = tmp_path.iterdir()
+    assert (aside.name in said, aside.read_bytes()) == (True, data)
+    notes.append([Note("a")])
+    assert texts(tmp_path) == [(1, "a")]
+
+
+def test_of_what_was_moved_aside_the_newest_are_kept(tmp_path: Path) -> None:
+    for number in range(KEPT + 3):
+        (tmp_path / "head.json").write_bytes(b"%d" % number)
+        set_aside(tmp_path / "head.json", lambda number=number: 10**18 + number)  # type: ignore[misc]  # the loop's own
+    (tmp_path / "head.json").mkdir()
+    set_aside(tmp_path / "head.json", lambda: 10**17)
+    kept = sorted(path for path in tmp_path.iterdir() if path.is_file())
+    assert [path.read_bytes() for path in kept] == [b"%d" % number for number in range(3, KEPT + 3)]
+    assert len(list(tmp_path.iterdir())) == KEPT + 1, "and a directory, which may be anybody's"
 
 
 CURSOR = Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 5, 0, "abc"),), 7, TIME, 3)
@@ -107,13 +186,144 @@ def test_two_processes_do_not_share_a_state_directory(tmp_path: Path) -> None:
         pass
 
 
+HEADS = b'{"version":2,"cursors":{"a":"?","node_fills":"%s"},"saved_ms":1}' % Cursor("node_fills").encode().encode()
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b'{"version":9,"cursors":{},"saved_ms":1}', b'{"version":2,"cursors":{"a":"?"},"saved_ms":1}']
+    ("data", "heads"),
+    [
+        (b"", {}),
+        (b"{", {}),
+        (b"\xff\xfe", {}),
+        (b'{"version":9,"cursors":{},"saved_ms":1}', {}),
+        (HEADS, {"node_fills": Cursor("node_fills")}),
+    ],
 )
-def test_a_corrupt_or_foreign_state_is_an_error_that_says_how_to_go_on(tmp_path: Path, data: bytes) -> None:
+def test_of_a_damaged_or_foreign_state_what_can_be_used_is_and_the_rest_is_said(
+    tmp_path: Path, data: bytes, heads: dict[str, Cursor]
+) -> None:
     (tmp_path / "head.json").write_bytes(data)
-    with pytest.raises(StateError, match="move it away"), State(tmp_path):
-        pass
+    sink, lines = said()
+    with State(tmp_path) as state:
+        assert state.heads == heads
+        state.save_head("node_order_statuses", CURSOR)
+    logger.remove(sink)
+    assert len(lines) == 1
+    assert "head.json" in lines[0]
+    with State(tmp_path) as state:
+        assert state.heads == {**heads, "node_order_statuses": CURSOR}
+
+
+NAMES = ("head.json", "head.tmp", "gaps.jsonl", "gaps.jsonl.old", "gaps.jsonl.unreadable", "quarantine.jsonl", "lock")
+
+
+def works(directory: Path) -> None:
+    """A state directory is opened, keeps what it is given, and has it when it is opened again."""
+    with State(directory) as state:
+        state.save_head("node_order_statuses", CURSOR)
+        state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "this one")])
+        state.keep("20260505/9", [Damage(5, 3, "torn", b"\x00\xff\n")])
+    with State(directory) as state:
+        assert state.heads["node_order_statuses"] == CURSOR
+        assert [gap.where for _, gap in state.gaps.read()][-1] == "this one"
+        assert [damage.data for _, damage in state.quarantine.read()][-1] == b"\x00\xff\n"
+        assert state.gaps.troubles() == state.quarantine.troubles() == []
+
+
+def put_directory(path: Path) -> None:
+    (path / "below").mkdir(parents=True)
+
+
+def put_link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.parent / "no" / "where")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("put", [put_directory, put_link_to_nowhere, os.mkfifo])
+def test_the_state_is_opened_whatever_stands_in_place_of_its_files(
+    tmp_path: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    put(tmp_path / name)
+    works(tmp_path)
+
+
+RECORD = msgspec.json.encode(state_module.gap_record(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR)))
+PIECES = st.sampled_from([
+    b"\n", b"\n\n", b"{", b"}", b"\xff", b"\0", b"\r", b"null", b"{}\n", RECORD, RECORD + b"\n", RECORD[:40],
+    b'{"version":1,"kind":"gaps","first":7}\n', b'{"version":1,"kind":"quarantine","first":1}\n',
+    b'{"version":1,"kind":"gaps","first":-1}\n', b'{"version":2,"kind":"gaps","first":1}\n', HEADS, HEADS[:60],
+    re.sub(rb'"seen_ms":[0-9]+', b'"seen_ms":999999999999999', RECORD) + b"\n",
+    re.sub(rb'"from_block":[0-9]+', b'"from_block":' + b"9" * 5000, RECORD) + b"\n",
+])  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.lists(PIECES | st.binary(max_size=30), max_size=8).map(b"".join)))
+def test_the_state_is_opened_and_kept_whatever_bytes_its_files_hold(files: dict[str, bytes]) -> None:
+    with TemporaryDirectory() as folder, silent():
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        works(Path(folder))
+
+
+@pytest.mark.parametrize("name", ["gaps.jsonl", "quarantine.jsonl"])
+@pytest.mark.parametrize("words", [["gaps"], ["gaps", "--json"], ["quarantine", "list"], ["quarantine", "show", "1"]])
+def test_what_cannot_be_read_of_the_lists_is_said_and_the_rest_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: list[str]
+) -> None:
+    with State(tmp_path) as state:
+        state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "this one")])
+        state.keep("20260505/9", [Damage(5, 5, "torn, this one", b"this\n")])
+    append(tmp_path / name, b"{}\n\n\xff\n")
+    touched = name.startswith(words[0])
+    shows = "show" in words
+    assert _exit_code([*words, "--state-dir", str(tmp_path)]) == int(touched and not shows)
+    out, err = capsys.readouterr()
+    assert "this" in out
+    assert (f"2 records of {tmp_path / name} cannot be read" in err) is (touched and not shows)
+
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert _exit_code([*words, "--state-dir", str(tmp_path)]) == (2 if shows and touched else int(touched))
+    out, err = capsys.readouterr()
+    assert (f"{tmp_path / name} cannot be read: it is no file" in err) is touched
+    assert "none" not in err
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_is_full_or_read_only_keeps_nothing_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refused, opened = OSError(code, os.strerror(code)), os.open
+    append(tmp_path / "gaps.jsonl", b"torn")
+
+    def open_for_reading(path: Any, flags: int, *arguments: Any, **more: Any) -> int:  # noqa: ANN401  as os.open
+        if flags & os.O_CREAT:
+            raise refused
+        return opened(path, flags, *arguments, **more)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(os, "open", open_for_reading)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with State(tmp_path) as state:
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            state.save_head("node_order_statuses", CURSOR)
+        with pytest.raises(StateError, match="another hyperwatch's"), State(tmp_path):
+            pass
+
+
+async def test_a_last_place_that_is_another_streams_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
+    with State(tmp_path / "state") as state:
+        state.save_head("node_order_statuses", Cursor("node_fills_streaming", (FilePlace("20260505/9", 5, 0, "a"),), 7))
+    sink, lines = said()
+    with trio.fail_after(20):
+        async with running(tmp_path, state_dir=tmp_path / "state") as port, connected(port) as client:
+            assert (await client.subscribe(type="orders"))["channel"] == "subscriptionResponse"
+    logger.remove(sink)
+    assert any("the last place of node_order_statuses cannot be used" in text for text in lines)
 
 
 def test_a_directory_that_cannot_be_used_is_an_error_that_names_the_option(tmp_path: Path) -> None:
@@ -125,6 +335,15 @@ def test_a_directory_that_cannot_be_used_is_an_error_that_names_the_option(tmp_p
 def said(level: str = "WARNING") -> tuple[int, list[str]]:
     lines: list[str] = []
     return logger.add(lambda message: lines.append(message.record["message"]), level=level), lines
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    logger.disable("hyperwatch")
+    try:
+        yield
+    finally:
+        logger.enable("hyperwatch")
 
 
 class FullDisk:

@@ -12,7 +12,7 @@ import click
 import trio
 from loguru import logger
 
-from hyperwatch import service
+from hyperwatch import logs, service
 from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import LAYOUT, option
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal
@@ -123,7 +123,7 @@ class _Demo:
                 address = Address(self.listen.host, port)
                 url = f"ws://{address}/ws"
                 page = f"a page for browsers at http://{address}/"
-                click.echo(f"the feed is at {url}; {page}; to connect another client: hyperwatch watch {url}", err=True)
+                logs.say(f"the feed is at {url}; {page}; to connect another client: hyperwatch watch {url}")
                 await self._play(url, _Node(data, self.layout, self.rate))
                 nursery.cancel_scope.cancel("the demo is over")
         return 0

@@ -28,10 +28,10 @@ def state_dir(command: F) -> F:
 @click.command("gaps")
 @state_dir
 @option("--json", "as_json", is_flag=True, help="One JSON object a line, with everything that is known.")
-def gaps(state_dir: Path, as_json: bool) -> None:
+def gaps(state_dir: Path, as_json: bool) -> int:
     """List what could not be delivered: when it was seen, why, from which block to which.
 
-    Works beside a running service.
+    Works beside a running service. Exit code 1 where some of the ledger cannot be read: it says how much.
     """
     ledger = state.gaps(_existing(state_dir))
     for number, gap in ledger.read():
@@ -41,8 +41,7 @@ def gaps(state_dir: Path, as_json: bool) -> None:
         left = "still in the files" if gap.readable else "gone"
         ends = f"{gap.from_block or gap.from_time or 'the beginning'} to {gap.to_block or gap.to_time or 'the end'}"
         click.echo(f"{number}  {iso_of(gap.seen_ms)}  {gap.stream}  {gap.reason}  {ends}  {left}  {gap.where}".rstrip())
-    _tell_none(ledger, "gaps", state_dir)
-    _tell_dropped(ledger)
+    return _tell_rest(ledger, "gaps", state_dir)
 
 
 @click.group("quarantine")
@@ -55,14 +54,16 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @state_dir
-def list_(state_dir: Path) -> None:
-    """List lines that could not be read: when, where, how long, why."""
+def list_(state_dir: Path) -> int:
+    """List lines that could not be read: when, where, how long, why.
+
+    Exit code 1 where some of the list cannot be read itself: it says how much.
+    """
     journal = state.quarantine(_existing(state_dir))
     for number, damage in journal.read():
         where = f"{damage.file} at {damage.offset}, {damage.length_bytes} bytes"
         click.echo(f"{number}  {iso_of(damage.seen_ms)}  {where}  {damage.reason}")
-    _tell_none(journal, "unreadable lines", state_dir)
-    _tell_dropped(journal)
+    return _tell_rest(journal, "unreadable lines", state_dir)
 
 
 @quarantine.command("show")
@@ -77,6 +78,7 @@ def show(number: int, state_dir: Path) -> None:
             if len(damage.data) < damage.length_bytes:
                 click.echo(f"{damage.length_bytes - len(damage.data)} more bytes were not kept", err=True)
             return
+    _tell_troubles(journal)
     what = f"quarantine {number} is not there"
     raise UsageError(what, "`hyperwatch quarantine list` shows which are")
 
@@ -89,12 +91,22 @@ def _existing(directory: Path) -> Path:
     return directory
 
 
-def _tell_none(journal: Journal[state.GapRecord] | Journal[state.DamageRecord], what: str, directory: Path) -> None:
-    """Says on standard error that there is nothing: standard output is for programs, and stays empty."""
-    if next(iter(journal.read()), None) is None:
+_Journal = Journal[state.GapRecord] | Journal[state.DamageRecord]
+
+
+def _tell_rest(journal: _Journal, what: str, directory: Path) -> int:
+    """Says on standard error what is not in the list, and returns the exit code: standard output is for programs."""
+    troubles = _tell_troubles(journal)
+    if not troubles and next(iter(journal.read()), None) is None:
         click.echo(f"none: no {what} are noted in {directory}", err=True)
-
-
-def _tell_dropped(journal: Journal[state.GapRecord] | Journal[state.DamageRecord]) -> None:
     if dropped := journal.dropped():
         click.echo(f"{dropped} older ones had to go", err=True)
+    return int(troubles)
+
+
+def _tell_troubles(journal: _Journal) -> bool:
+    """Says what cannot be read, and whether there is any."""
+    troubles = journal.troubles()
+    for text in troubles:
+        click.echo(text, err=True)
+    return bool(troubles)

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import attrs
-import click
 import trio
 
+from hyperwatch import logs
 from hyperwatch.cli.draw import Picture
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal, screen
 from hyperwatch.cli.table import Board, gap_text
@@ -33,7 +33,7 @@ class Notices:
         if self.held:
             self.board.notices.append(text)
         else:
-            click.echo(f"hyperwatch: {text}", err=True)
+            logs.say(f"hyperwatch: {text}")
 
     def note(self, message: Message) -> None:
         """Says what of a message is a gap."""
@@ -48,7 +48,7 @@ class Notices:
         """The table is gone: what it showed goes to standard error."""
         if self.held:
             for text in self.board.notices:
-                click.echo(f"hyperwatch: {text}", err=True)
+                logs.say(f"hyperwatch: {text}")
 
 
 def now_ms() -> int:

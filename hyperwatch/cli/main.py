@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from hyperwatch import __version__
+from hyperwatch import __version__, logs
 from hyperwatch.cli import config as config_command
 from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
 from hyperwatch.errors import HyperwatchError, UsageError
@@ -57,7 +57,12 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and ends the process: 0 done, 1 a fault, 2 bad input, 130 interrupted."""
-    sys.exit(_exit_code(arguments))
+    logs.own_process()
+    try:
+        code = _exit_code(arguments)
+    finally:
+        logs.flush()
+    sys.exit(code)
 
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
@@ -101,7 +106,7 @@ def _fail(error: click.ClickException | click.Abort | HyperwatchError) -> int:
         message = f"hyperwatch: {_line(error.format_message())}"
     else:
         message = f"hyperwatch: {_line(str(error)) or 'interrupted'}"
-    click.echo(message, err=True)
+    logs.say(message)
     return code
 
 

@@ -16,7 +16,7 @@ from hyperwatch.cli.options import DETAILS, LAYOUT, detail_options, log_options,
 from hyperwatch.config import Address
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.words import Words
-from hyperwatch.logs import to_stderr
+from hyperwatch.logs import say, to_stderr
 from hyperwatch.node.streams import STREAMS, Layout
 from hyperwatch.replay.bounds import Bound, Bounds
 from hyperwatch.replay.formats import Form
@@ -106,7 +106,7 @@ def command(context: click.Context, /, **_: object) -> int:
     report = replay(_settings(given), progress=progress, log_to_stderr=log_to_stderr)
     if report.cut:
         return 0
-    click.echo(report.text(), err=True)
+    say(report.text())
     if report.fault is not None:
         raise report.fault
     return _INTERRUPTED if report.interrupted else 0

@@ -13,6 +13,7 @@ import click
 
 from hyperwatch.cli.options import option
 from hyperwatch.errors import UsageError
+from hyperwatch.logs import say
 from hyperwatch.node.streams import STREAMS, Layout, Stream
 from hyperwatch.simulate.shapes import Faults
 from hyperwatch.simulate.writer import simulate
@@ -168,6 +169,4 @@ def command(
         raise UsageError(what, "give a directory that you may write to, with room on its disk") from error
     lines = ", ".join(f"{n:,} {name}" for name, n in done.lines.items())
     again = f", {done.restarts} restarts" if done.restarts else ""
-    click.echo(
-        f"wrote {done.blocks:,} blocks{again}: {lines} lines, {done.size / 1e6:,.1f} MB to {directory}", err=True
-    )
+    say(f"wrote {done.blocks:,} blocks{again}: {lines} lines, {done.size / 1e6:,.1f} MB to {directory}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 import attrs
@@ -25,6 +26,8 @@ __all__ = [
     "Limits",
     "Room",
     "household",
+    "limit_for",
+    "open_files",
     "raise_open_files",
     "sockets_end",
 ]
@@ -144,7 +147,21 @@ def household(host: str) -> str:
 def raise_open_files() -> None:
     """Lets the process open as many files and sockets as the system allows it: soft limits of 1,024 are common."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with suppress(OSError, ValueError):  # some systems take no more than a limit of their own; then it stays as it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_files() -> int:
+    """How many the process has now; the three that every process has where the system does not say."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  one of them lists
+    except OSError:
+        return 3
+
+
+def limit_for(sockets: int) -> int:
+    """The limit of open files that keeps so many sockets, with the part that is the node's files'."""
+    return -(-sockets * _FILES_SHARE // (_FILES_SHARE - 1))
 
 
 def sockets_end() -> int | None:

@@ -5,41 +5,48 @@ Clients own their progress: nothing that a client needs lives only here.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
+from loguru import logger
 
 from hyperwatch.errors import CursorError
+from hyperwatch.log.aside import move_aside
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import Gap
-from hyperwatch.log.journal import Journal, StateError
+from hyperwatch.log.journal import NO_JSON, Journal
+from hyperwatch.log.lock import StateError, take_lock
 from hyperwatch.node.runs import Damage
 
-__all__ = ["DamageRecord", "GapRecord", "State", "damage_record", "gap_record", "gaps", "quarantine"]
+__all__ = ["DamageRecord", "GapRecord", "State", "StateError", "damage_record", "gap_record", "gaps", "quarantine"]
 
 _GAPS_BYTES = 4 * 1024 * 1024
 _QUARANTINE_BYTES = 64 * 1024 * 1024
+_HEADS, _FRESH = "head.json", ".tmp"
+_HEADS_BYTES = 1024 * 1024  # of some streams; a cursor has about 150
 _VERSION = 2
+
+
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+_TimeMs = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # before the year 10000, as calendars have it
 
 
 class GapRecord(msgspec.Struct, kw_only=True):
     """A line of the gap ledger."""
 
-    seen_ms: int
+    seen_ms: _TimeMs
     stream: str
     reason: str
     where: str
-    from_block: int | None
+    from_block: _Natural | None
     from_time: str
-    to_block: int | None
+    to_block: _Natural | None
     to_time: str
     readable: bool
     before: str
@@ -51,10 +58,10 @@ class GapRecord(msgspec.Struct, kw_only=True):
 class DamageRecord(msgspec.Struct, kw_only=True):
     """What could not be read."""
 
-    seen_ms: int
+    seen_ms: _TimeMs
     file: str
-    offset: int
-    length_bytes: int
+    offset: _Natural
+    length_bytes: _Natural
     reason: str
     data: bytes
     """As it stands in the file; its first MiB, or nothing, where there is more."""
@@ -68,46 +75,46 @@ class _Heads(msgspec.Struct):
 
 
 def gaps(directory: Path) -> Journal[GapRecord]:
-    """The gap ledger of a state directory. Raises StateError, OSError."""
+    """The gap ledger of a state directory."""
     return Journal(directory / "gaps.jsonl", GapRecord, _GAPS_BYTES)
 
 
 def quarantine(directory: Path) -> Journal[DamageRecord]:
-    """The quarantine of a state directory. Raises StateError, OSError."""
+    """The quarantine of a state directory."""
     return Journal(directory / "quarantine.jsonl", DamageRecord, _QUARANTINE_BYTES)
 
 
 class State:
     """A state directory, ours alone while it is open. A context manager.
 
+    Whatever lies in it, it opens: what cannot be used is moved aside, with a line in the log. A disk that is full or has
+    become read-only is no reason either: what is to be kept then is refused when it is written, as it is later on.
+
     Args:
         directory: is made where it does not exist.
 
     Raises:
-        StateError: where it cannot be written, is another process's, or holds what is no state of this version.
+        StateError: where it cannot be made or written by this user, or is another process's.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = -1
         self._saving = threading.Lock()  # each stream's place is saved by a thread
+        self.gaps = gaps(directory)
+        self.quarantine = quarantine(directory)
+        self.heads: dict[str, Cursor] = {}
 
     def __enter__(self) -> Self:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._take_lock()
-            self.gaps = gaps(self.directory)
-            self.quarantine = quarantine(self.directory)
-            for journal in (self.gaps, self.quarantine):
-                journal.mend()
-            self.heads = self._read_heads()
+            self._lock = take_lock(self.directory)
+            for text in (*self.gaps.mend(), *self.quarantine.mend(), *self._recall_heads()):
+                logger.warning("{}", text)
         except OSError as error:
             self.close()
             what = f"the state directory {self.directory} cannot be used ({error.strerror or error})"
-            raise StateError(
-                what, "name one that uid can write with --state-dir".replace("uid", f"uid {os.getuid()}")
-            ) from error
+            raise StateError(what, f"name one that uid {os.getuid()} can write with --state-dir") from error
         except BaseException:
             self.close()
             raise
@@ -126,8 +133,8 @@ class State:
 
     def save_head(self, stream: str, cursor: Cursor) -> None:
         """Remembers where a stream's head is: temporary file, fsync, rename. Raises OSError."""
-        path = self.directory / "head.json"
-        fresh = path.with_suffix(".tmp")
+        path = self.directory / _HEADS
+        fresh = path.with_suffix(_FRESH)
         with self._saving:
             self.heads[stream] = cursor
             cursors = {name: head.encode() for name, head in self.heads.items()}
@@ -145,26 +152,29 @@ class State:
         """Adds to the quarantine. Raises OSError."""
         self.quarantine.append(damage_record(file, each) for each in damage)
 
-    def _take_lock(self) -> None:
+    def _recall_heads(self) -> Iterator[str]:
+        """Reads where the heads were, as far as that can be read. Yields a sentence for what cannot."""
+        path = self.directory / _HEADS
+        for each in (path, path.with_suffix(_FRESH)):
+            if os.path.lexists(each) and not each.is_file():
+                yield move_aside(each, "it is no file")
+        if path.exists() and path.stat().st_size > _HEADS_BYTES:
+            yield move_aside(path, "it is larger than any")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            what = f"the state directory {self.directory} is another hyperwatch's"
-            raise StateError(what, "end that one, or name another with --state-dir") from error
-
-    def _read_heads(self) -> dict[str, Cursor]:
-        path = self.directory / "head.json"
-        with suppress(FileNotFoundError):
+            known = msgspec.json.decode(path.read_bytes(), type=_Heads)
+        except FileNotFoundError:
+            return
+        except (OSError, *NO_JSON) as error:
+            yield move_aside(path, f"{error.strerror if isinstance(error, OSError) else error}")
+            return
+        if known.version != _VERSION:
+            yield move_aside(path, f"it is of version {known.version}")
+            return
+        for stream, text in known.cursors.items():
             try:
-                known = msgspec.json.decode(path.read_bytes(), type=_Heads)
-                if known.version == _VERSION:
-                    return {stream: Cursor.decode(cursor) for stream, cursor in known.cursors.items()}
-                reason: object = f"version {known.version}"
-            except (msgspec.MsgspecError, CursorError) as error:
-                reason = error
-            what = f"{path} is no state of this version of hyperwatch ({reason})"
-            raise StateError(what, "move it away: only the time hyperwatch was down will not be noted")
-        return {}
+                self.heads[stream] = Cursor.decode(text)
+            except CursorError as error:
+                yield f"{path} has no place of {stream[:40]!r} that can be used ({error.what}): going on without it"
 
 
 def gap_record(gap: Gap) -> GapRecord:

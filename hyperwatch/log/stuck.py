@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import sys
+from contextlib import suppress
 
 from loguru import logger
+
+from hyperwatch import logs
 
 __all__ = ["EXIT_STUCK", "end_process"]
 
@@ -20,5 +22,15 @@ def end_process(what: str) -> None:
     A thread cannot be stopped from outside; what it holds (a limiter's token, a batch) would be lost for good.
     """
     logger.critical("{}: ending the process with exit code {}; where its threads stand follows", what, EXIT_STUCK)
-    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    with suppress(OSError):
+        logs.say(_threads())
+    logs.flush()
     os._exit(EXIT_STUCK)
+
+
+def _threads() -> str:
+    """Where every thread stands. By way of memory: to a pipe that nobody empties it would be written for ever. OSError."""
+    with open(os.memfd_create("threads"), "w+b") as file:  # noqa: PTH123  a descriptor has no path
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace").rstrip()
