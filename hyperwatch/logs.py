@@ -38,11 +38,12 @@ def to_stderr(level: str, style: Literal["text", "json"]) -> None:
     loguru's own `enqueue` has an unbounded queue. `json` costs 40 us a line, which no line per event pays.
     """
     logger.remove()
+    # Not `diagnose`: it shows the values of variables beside a traceback, and one of them may be a client's token.
     sink = partial(_put, sys.stderr)
     if style == "json":
-        logger.add(sink, level=level, serialize=True)
+        logger.add(sink, level=level, serialize=True, diagnose=False)
     else:
-        logger.add(sink, level=level, format=lambda _: _TEXT, colorize=False)
+        logger.add(sink, level=level, format=lambda _: _TEXT, colorize=False, diagnose=False)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from hyperwatch.cli.options import F, default_state_dir, option
+from hyperwatch.cli.options import F, FilePath, default_state_dir, expanded, option
 from hyperwatch.errors import UsageError
 from hyperwatch.log import state
 from hyperwatch.log.journal import Journal
@@ -20,7 +20,7 @@ __all__ = ["gaps", "quarantine"]
 
 def state_dir(command: F) -> F:
     """--state-dir, which must exist."""
-    kind = click.Path(path_type=Path, file_okay=False)
+    kind = FilePath(path_type=Path, file_okay=False)
     return option("--state-dir", type=kind, default=default_state_dir, show_default="the user's state directory",
                   help="As `hyperwatch run` was told.")(command)  # fmt: skip
 
@@ -84,7 +84,7 @@ def show(number: int, state_dir: Path) -> None:
 
 
 def _existing(directory: Path) -> Path:
-    directory = directory.expanduser()
+    directory = expanded(directory, "--state-dir")
     if not os.path.isdir(directory):  # noqa: PTH112  Path.is_dir raises where it may not look
         what = f"--state-dir {directory} does not exist, or uid {os.getuid()} may not look there"
         raise UsageError(what, "name the one that `hyperwatch run` uses")

@@ -5,20 +5,25 @@ A setting comes from the first of: the command line, HYPERWATCH_<OPTION>, the TO
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from hyperwatch import __version__, logs
 from hyperwatch.cli import config as config_command
 from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
+from hyperwatch.cli.options import FilePath
 from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
+
+_E = TypeVar("_E", bound=Exception)
 
 _DEADLY = "hl-node"
 
@@ -28,7 +33,7 @@ _DEADLY = "hl-node"
 @click.option(
     "--config",
     metavar="FILE",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FilePath(path_type=Path, exists=True, dir_okay=False),
     envvar="HYPERWATCH_CONFIG",
     show_envvar=True,
     help="A TOML file of settings, named as the options are: at the top for every command, in [COMMAND] for one.",
@@ -71,13 +76,18 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         code = program.main(arguments, standalone_mode=False)
     except (click.ClickException, click.Abort, HyperwatchError) as error:
         return _fail(error)
+    except OSError as error:  # the boundary: what the environment refuses, and no command has had words for
+        return _fail(_refused(error))
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is not None:
             return _fail(click.Abort())  # it came before the service's own receiver was there
         known, other = group.split(HyperwatchError)
-        if known is None or other is not None:
+        if known is not None and other is None:
+            return _fail(_first(known))
+        refused, other = group.split(OSError)
+        if refused is None or other is not None:
             raise
-        return _fail(_first(known))
+        return _fail(_refused(_first(refused)))
     return code if isinstance(code, int) else 0
 
 
@@ -89,7 +99,17 @@ def _refuse_deadly(arguments: Sequence[str]) -> None:
             raise UsageError(what, "give it by its environment variable, HYPERWATCH_<OPTION>")
 
 
-def _first(group: BaseExceptionGroup[HyperwatchError]) -> HyperwatchError:
+def _refused(error: OSError) -> HyperwatchError:
+    """What the system refused, in one line."""
+    with suppress(OSError):  # what standard output has not taken, Python would try again at its end, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    where = f"{error.filename!r}" if error.filename else "standard output or the system"
+    return HyperwatchError(
+        f"{where}: {error.strerror or error}", "see whether there is room, and whether this user may"
+    )
+
+
+def _first(group: BaseExceptionGroup[_E]) -> _E:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import platformdirs
@@ -13,7 +14,17 @@ from hyperwatch.errors import UsageError
 from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DATA_DIR", "DETAILS", "LAYOUT", "default_state_dir", "detail_options", "log_options", "option"]
+__all__ = [
+    "DATA_DIR",
+    "DETAILS",
+    "LAYOUT",
+    "FilePath",
+    "default_state_dir",
+    "detail_options",
+    "expanded",
+    "log_options",
+    "option",
+]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -50,6 +61,32 @@ def default_state_dir() -> Path:
     except RuntimeError as error:
         what = f"--state-dir is not given, and there is no home directory to keep state in ({error})"
         raise UsageError(what, "name a directory with --state-dir") from error
+
+
+class FilePath(click.Path):
+    """A path in an argument, a variable or a file of settings. One with a NUL character is refused before the system sees it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  as click has it
+        if "\0" in os.fspath(value):
+            self.fail("the path has a NUL character in it: write it without", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def expanded(path: Path, name: str) -> Path:
+    """The path that is meant by one with a `~`.
+
+    Args:
+        path: as an option, a variable or a file of settings has it.
+        name: of the option, for the error.
+
+    Raises:
+        UsageError: where there is no such home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        what = f"{name} {str(path)!r}: there is no such home directory ({error})"
+        raise UsageError(what, f"name a directory with {name}, from / on") from error
 
 
 def option(*names: str, **settings: object) -> Callable[[F], F]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hyperwatch.cli.options import DETAILS, LAYOUT, detail_options, log_options, option
+from hyperwatch.cli.options import DETAILS, LAYOUT, FilePath, detail_options, expanded, log_options, option
 from hyperwatch.config import Address
 from hyperwatch.errors import UsageError
 from hyperwatch.feed.words import Words
@@ -62,7 +62,7 @@ def _speed(_context: click.Context, parameter: click.Parameter, text: str) -> fl
 
 
 @click.command("replay", short_help="Play recorded files, to standard output or as the feed.")
-@click.argument("path", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH...", nargs=-1, required=True, type=FilePath(path_type=Path))
 @option("--to", type=click.Choice(["stdout", "ws"]), default="stdout", help="Where it goes; ws serves the feed.")
 @option("--format", type=click.Choice([form.value for form in Form]), default="events",
         help="The node's events, its lines (envelopes), both byte for byte; or flat objects of stream, block_number, "
@@ -133,7 +133,7 @@ def _settings(given: dict[str, Any]) -> Settings:
     except ValueError as error:
         raise _bad_filter(given, error) from None
     return Settings(
-        paths=[path.expanduser() for path in given["path"]],
+        paths=[expanded(path, "PATH") for path in given["path"]],
         stream=STREAMS.get(given["stream"]),
         layout=None if given["layout"] is None else Layout.of_label(given["layout"]),
         form=Form(given["format"]),

@@ -13,7 +13,7 @@ import trio
 from loguru import logger
 
 from hyperwatch import memory, service
-from hyperwatch.cli.options import DATA_DIR, LAYOUT, default_state_dir, log_options, option
+from hyperwatch.cli.options import DATA_DIR, LAYOUT, FilePath, default_state_dir, expanded, log_options, option
 from hyperwatch.cli.variables import misspelled
 from hyperwatch.config import (
     DEFAULT_BEHIND_S,
@@ -46,8 +46,8 @@ from hyperwatch.node.streams import Layout
 __all__ = ["command", "configured"]
 
 # Whether they can be read is the service's to say: it names the uid and the remedy.
-_DATA_DIR = click.Path(path_type=Path, readable=False)
-_STATE_DIR = click.Path(path_type=Path, file_okay=False, readable=False)
+_DATA_DIR = FilePath(path_type=Path, readable=False)
+_STATE_DIR = FilePath(path_type=Path, file_okay=False, readable=False)
 
 
 DEFAULT_METRICS = "127.0.0.1:9464"
@@ -91,7 +91,7 @@ def metrics_address() -> str:
         help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
 @option("--client-past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
         help="The same for one client.")  # fmt: skip
-@option("--tokens-file", type=click.Path(path_type=Path), default=None, show_default="everybody may connect",
+@option("--tokens-file", type=FilePath(path_type=Path), default=None, show_default="everybody may connect",
         help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
 @option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
         help="Browser pages that may connect, as https://example.com. May be repeated.")  # fmt: skip
@@ -124,8 +124,8 @@ def configured(settings: Mapping[str, Any]) -> Config:
         UsageError: where a setting is wrong.
     """
     config = Config(
-        data_dir=settings["data_dir"].expanduser(),
-        state_dir=settings["state_dir"].expanduser(),
+        data_dir=expanded(settings["data_dir"], "--data-dir"),
+        state_dir=expanded(settings["state_dir"], "--state-dir"),
         listen=Address.parse(settings["listen"]),
         metrics_listen=_metrics_listen(settings["metrics_listen"]),
         layout=None if settings["layout"] is None else Layout.of_label(settings["layout"]),
@@ -158,4 +158,4 @@ def _metrics_listen(text: str) -> Address | None:
 
 
 def _tokens(file: Path | None) -> Tokens:
-    return Tokens.load(file and file.expanduser(), os.environ.get(VARIABLE))
+    return Tokens.load(file and expanded(file, "--tokens-file"), os.environ.get(VARIABLE))

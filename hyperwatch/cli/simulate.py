@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from hyperwatch.cli.options import option
+from hyperwatch.cli.options import FilePath, option
 from hyperwatch.errors import UsageError
 from hyperwatch.logs import say
 from hyperwatch.node.streams import STREAMS, Layout, Stream
@@ -80,7 +80,7 @@ def _signals(stop: _Stop) -> Iterator[None]:
 
 
 @click.command("simulate", short_help="Write files as a node would.")
-@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("directory", metavar="DIR", type=FilePath(file_okay=False, path_type=Path))
 @option(
     "--layout",
     "layouts",
