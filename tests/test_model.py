@@ -8,6 +8,7 @@ block (the documentation says so).
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -211,6 +212,10 @@ class NodeAndReader(RuleBasedStateMachine):
         append(self.path, lines_of(self.layout, [(far, [event(0)])]))
         self.damaged += 1
         self.write(self.make([1]))
+
+    @rule(ending=st.sampled_from([".lz4", ".gz", ".part", ".jsonl.zst"]))
+    def pack_a_copy_beside_the_file(self, ending: str) -> None:
+        self.path.with_name(self.path.name + ending).write_bytes(gzip.compress(self.path.read_bytes()))
 
     @rule(time_s=st.sampled_from([1.0, 4e9]))
     def give_the_files_times_that_lie(self, time_s: float) -> None:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from hyperwatch.cli.options import DETAILS, LAYOUT, FilePath, detail_options, expanded, log_options, option
 from hyperwatch.config import Address
-from hyperwatch.errors import UsageError
+from hyperwatch.errors import DataError, UsageError
 from hyperwatch.feed.words import Words
 from hyperwatch.logs import say, to_stderr
 from hyperwatch.node.streams import STREAMS, Layout
@@ -109,6 +109,11 @@ def command(context: click.Context, /, **_: object) -> int:
     say(report.text())
     if report.fault is not None:
         raise report.fault
+    if report.mostly_unreadable and not report.interrupted:
+        what = f"{report.unreadable:,} of {report.lines:,} lines cannot be read"
+        raise DataError(
+            what, "see whether these are a node's files, and whether they are packed in a way that is not known here"
+        )
     return _INTERRUPTED if report.interrupted else 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import lz4.frame  # type: ignore[import-untyped]  # ships no types
+import msgspec
 
 from hyperwatch.errors import DataError
 
@@ -65,8 +66,14 @@ class BinaryIO(Protocol):
     def close(self) -> None: ...
 
 
+_DAMAGED = (EOFError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, RuntimeError)
+
+
 class RecordedFile:
-    """A file that is complete: if its last line has no end, its end is the file's.
+    """A file that is read to where it ends when that is reached.
+
+    It may be still written: then its last line may be unfinished, which is no damage, and what comes behind is not read. A
+    last line that is whole but for its newline is read.
 
     Keeps the bytes of the last read: the next one starts at a line that this one cut, and a compressed file that is
     asked for a place behind it would start again from its first byte.
@@ -79,8 +86,13 @@ class RecordedFile:
         self._held = b""
         self._held_from = 0
         self._damage: Exception | None = None
+        self._end: int | None = None
+        self.unfinished_bytes = 0
+        """Of the last line, where it is not whole."""
 
     def read(self, offset: int, count: int) -> bytes:
+        if self._end is not None and offset + count > self._end:
+            count = max(0, self._end - offset)
         data = b""
         if self._held_from <= offset <= self._held_from + len(self._held):
             data = self._held[offset - self._held_from :]
@@ -90,11 +102,26 @@ class RecordedFile:
             self._file.seek(offset)
         data = self._fill(data, count)
         if len(data) < count and self._damage is None and data and not data.endswith(b"\n"):
-            data += b"\n"
+            data = self._ended(data, offset)
         if self._damage and b"\n" not in data:
             what = f"{self._path} is damaged or cut short near byte {offset} of its contents ({self._damage})"
             raise DataError(what, "fetch the file again; every line before that place was read")
         self._held, self._held_from = data, offset
+        return data
+
+    def _ended(self, data: bytes, offset: int) -> bytes:
+        """What was read last, to the end of the last line that is whole."""
+        whole = data.rfind(b"\n") + 1
+        line = data[whole:]
+        try:
+            msgspec.json.decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            if not whole and offset:
+                return data  # a part of a line: who reads asks for all of it
+            self.unfinished_bytes, data = len(line), data[:whole]
+        else:
+            data += b"\n"
+        self._end = offset + len(data)
         return data
 
     def lines_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
@@ -106,7 +133,7 @@ class RecordedFile:
             while have < count and self._damage is None and (more := self._file.read1(count - have)):
                 parts.append(more)
                 have += len(more)
-        except (EOFError, zlib.error, zstd.ZstdError, gzip.BadGzipFile, RuntimeError) as error:
+        except _DAMAGED as error:
             self._damage = error  # lz4 raises bare RuntimeErrors; what came before the damage is still good
         return b"".join(parts)
 
@@ -147,13 +174,34 @@ def open_source(path: Path) -> RecordedFile:
 
 
 def _open(path: Path, raw: BufferedReader[FileIO]) -> BinaryIO:
-    magic = raw.peek(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.open(raw))
-    if magic.startswith(b"\x04\x22\x4d\x18"):
-        return cast("BinaryIO", lz4.frame.open(raw, "rb"))
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return cast("BinaryIO", zstd.open(raw, "rb"))
+    file = _unpacked(path, raw, _magic(raw))
+    if file is raw:
+        return file
+    try:
+        inner = file.read1(_MAGIC_BYTES)
+        file.seek(0)
+    except _DAMAGED:
+        file.seek(0)  # it is damaged from its start: reading says so
+        return file
+    if _name(inner) is None and not _OTHER_NAMES.get(inner[:2]):
+        return file
+    what = f"{path} is packed twice: what comes out of it is packed itself"
+    raise DataError(what, "unpack it once")
+
+
+def _unpacked(path: Path, raw: BufferedReader[FileIO], magic: bytes) -> BinaryIO:
+    match _name(magic):
+        case "gzip":
+            return cast("BinaryIO", gzip.open(raw))
+        case "lz4":
+            return cast("BinaryIO", lz4.frame.open(raw, "rb"))
+        case "lz4 legacy":
+            what = f"{path} is compressed as lz4 in its legacy format (lz4 -l)"
+            raise DataError(what, "unpack it with lz4 -d, or pack it as .gz, .lz4 or .zst")
+        case "zstd":
+            return cast(
+                "BinaryIO", zstd.open(raw, "rb", options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+            )
     for name, start in _OTHERS.items():
         if magic.startswith(start):
             what = f"{path} is compressed as {name}"
@@ -161,4 +209,34 @@ def _open(path: Path, raw: BufferedReader[FileIO]) -> BinaryIO:
     return raw
 
 
+def _magic(raw: BufferedReader[FileIO]) -> bytes:
+    """The first bytes of a file that say how it is packed: behind frames that decoders skip, with which pzstd begins."""
+    magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
+    for _ in range(_SKIPPED):
+        if len(magic) < _MAGIC_BYTES or magic[1:4] != b"\x2a\x4d\x18" or magic[0] & 0xF0 != _SKIPPABLE:
+            break
+        raw.seek(raw.tell() + _MAGIC_BYTES + int.from_bytes(magic[4:8], "little"))
+        magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
+    raw.seek(0)
+    return magic
+
+
+def _name(magic: bytes) -> str | None:
+    """How what begins so is packed; None where it is not, or not in a way that can be read."""
+    return next((name for start, name in _MAGICS.items() if magic.startswith(start)), None)
+
+
+_MAGIC_BYTES = 8
+_SKIPPABLE = 0x50
+_SKIPPED = 16  # frames at a file's start that are looked behind
+_WINDOW_LOG = (
+    31  # zstd --long=31, the most that there is: such a file takes 2 GiB of memory, any other what it asks for
+)
+_MAGICS = {
+    b"\x1f\x8b": "gzip",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "lz4 legacy",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 _OTHERS = {"bzip2": b"BZh", "xz": b"\xfd7zXZ", "zip": b"PK\x03\x04", "7z": b"7z\xbc\xaf"}
+_OTHER_NAMES = {start[:2]: name for name, start in _OTHERS.items()}

@@ -6,6 +6,7 @@ Where a directory's name tells stream and layout it is believed; everything else
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _FOREIGN = {"replica_cmds", "periodic_abci_states", "mempool_txs"} | {
     for layout in Layout
 }
 _SAMPLE_BYTES = 256 * 1024
+_LEFT_SAID = 5  # files that are left out, by name
 _QUIET_BYTES = 64 * 1024 * 1024  # of blocks without events before a file's stream is given up: ten quiet hours
 
 
@@ -60,9 +62,16 @@ def scan(path: Path) -> Iterator[Found]:
     """The node's files at or below a path, in the order of names; what is none is passed over. Raises DataError."""
     try:
         if path.is_dir():
+            left: list[str] = []
             for file in _files(path):
-                if found := _in_directory(file):
+                found = _in_directory(file)
+                if isinstance(found, Found):
                     yield found
+                else:
+                    left.append(f"{file} ({found})")
+            if left:
+                more = f", and {len(left) - _LEFT_SAID} more" if len(left) > _LEFT_SAID else ""
+                logger.warning("{} files in {} are left out: {}{}", len(left), path, "; ".join(left[:_LEFT_SAID]), more)
         else:
             yield _given(path)
     except OSError as error:
@@ -75,7 +84,11 @@ def _files(top: Path) -> Iterator[Path]:
     seen: set[str] = set()
 
     def fail(error: OSError) -> None:
-        raise error  # an hour that is missing without a word would look like an hour without events
+        # An hour that is missing without a word would look like an hour without events.
+        where = Path(os.path.abspath(error.filename))  # noqa: PTH100  names are what counts
+        if where == Path(os.path.abspath(top)) or _may_hold_hours(where):  # noqa: PTH100  as above
+            raise error
+        logger.warning("passed over: the directory {} cannot be listed ({})", where, error.strerror or error)
 
     for folder, folders, names in os.walk(top, onerror=fail, followlinks=True):
         real = os.path.realpath(folder)
@@ -90,21 +103,29 @@ def _files(top: Path) -> Iterator[Path]:
                 yield path
 
 
-def _in_directory(path: Path) -> Found | None:
+def _may_hold_hours(directory: Path) -> bool:
+    """Whether a directory is called as one is in which hour files lie, or lies in a stream's."""
+    return (
+        _named(directory / "file") is not None
+        or "hourly" in directory.parts
+        or _DAY.fullmatch(directory.name) is not None
+    )
+
+
+def _in_directory(path: Path) -> Found | str:
+    """What a file of a tree is; where it is left out, why."""
     own = Path(os.path.abspath(path))  # noqa: PTH100
     named, hour = _named(own), hour_of(own)
     if named and hour:
         return Found(path, *named, hour, named=True)
-    told = None
+    if named and own.parent.parent.name == "hourly":
+        return "not called by an hour"  # `17.part` is a copy
     try:
-        if not (named and own.parent.parent.name == "hourly"):  # there `17.part` is a copy, not an hour
-            told = _identify(path)
+        told = _identify(path)
     except DataError as error:
-        logger.warning("passed over: {}", error)
-        return None
+        return error.what
     if told is None:
-        logger.debug("passed over: {} is no node output", path)
-        return None
+        return "no node output"
     return Found(path, *(named or told), hour, named=False)
 
 
@@ -153,8 +174,24 @@ def first_blocks(path: Path) -> Iterator[list[bytes]]:
 
 
 def hour_of(path: Path) -> str | None:
-    """`20260505/17` for a file called so, also with an ending such as `.lz4`; else None."""
+    """`20260505/17` for a file that is called by a day and an hour in any way that people call them; else None.
+
+    As a node does, with zeros before (`20260505/09`), with endings (`.jsonl.zst`), with dashes (`2026-05-05/9`), as keys
+    (`date=2026-05-05/hour=09/part-0.jsonl`), or with both in the file's name (`2026-05-05T09.lz4`).
+    """
     stem = path.name
     for suffix in (*_PACKED, *_TEXT):
         stem = stem.removesuffix(suffix)
-    return hour_name(path.parent.name, stem)
+    if (both := _BOTH.fullmatch(stem)) is not None:
+        return hour_name("".join(both.groups()[:3]), str(int(both[4])))
+    places = [(path.parent.name, stem), (path.parent.parent.name, path.parent.name)]
+    for day, hour in places:
+        days, hours = _DAY.fullmatch(day), _HOUR.fullmatch(hour)
+        if days is not None and hours is not None and (hour.startswith("hour=") or (day, hour) == places[0]):
+            return hour_name("".join(days.groups()), str(int(hours[1])))
+    return None
+
+
+_DAY = re.compile(r"(?:date=|day=|dt=)?(\d{4})-?(\d\d)-?(\d\d)")
+_HOUR = re.compile(r"(?:hour=|h=)?(\d{1,2})")
+_BOTH = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[T_.-]?(\d\d)")

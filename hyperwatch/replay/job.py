@@ -66,6 +66,11 @@ class Report:
         """Adds the events of which a filter cannot judge everything."""
         self.unrouted += sum(len(entry.run.unrouted) for entry in batch.entries)
 
+    @property
+    def mostly_unreadable(self) -> bool:
+        """Whether half of the lines or more could not be read: then it was no recording of a node, or another format."""
+        return self.unreadable > 0 and 2 * self.unreadable >= self.lines
+
     def text(self) -> str:
         """The summary, one line."""
         files = len(self.files)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+from loguru import logger
 
 from hyperwatch.errors import DataError
 from hyperwatch.log.compressed import Fate, RecordedFile, Source, open_source
@@ -78,6 +79,7 @@ class _Guarded:
         self._path = path
         self._file = file
         self._fail = fail
+        self._said = False
         self.packed_bytes = 0
 
     def read(self, offset: int, count: int) -> bytes:
@@ -90,6 +92,12 @@ class _Guarded:
             self.close()
             return b""
         self.packed_bytes = self._file.packed_bytes()
+        if self._file.unfinished_bytes and not self._said:
+            self._said = True
+            logger.warning(
+                "{} ends within a line, {} bytes of which are there: it is still being written, or was cut off; all whole lines are read",
+                self._path, self._file.unfinished_bytes,
+            )  # fmt: skip
         return data
 
     def lines_cached(self, offset: int, count: int) -> bytes:  # noqa: ARG002  it may have to be unpacked
