@@ -18,6 +18,7 @@ from hyperwatch.log.files import Log, Tree
 from hyperwatch.log.head import Changes, Gate, Head
 from hyperwatch.log.past import Past
 from hyperwatch.log.ring import Ring
+from hyperwatch.log.scan import name_unserved
 from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.throttle import Throttle
 from hyperwatch.node.streams import DIFFS, FILLS, Layout
@@ -86,6 +87,7 @@ def place_to_begin(tree: Tree, since: Cursor | None, records: Records) -> Cursor
         OSError: from the files.
         DataError: where a directory or a file may not be read.
     """
+    name_unserved(tree)
     try:
         return _place_to_begin(tree, since, records)
     except PermissionError as error:

@@ -11,13 +11,18 @@ from pathlib import Path
 import lz4.block  # type: ignore[import-untyped]  # ships no types
 import lz4.frame  # type: ignore[import-untyped]  # as above
 import pytest
+from loguru import logger
 from test_replay import Run, oids, replay  # noqa: F401  a fixture
 
 from hyperwatch.errors import DataError
 from hyperwatch.log.compressed import open_source, zstd
-from hyperwatch.log.recordings import find_recording
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Recording, read_lines
+from hyperwatch.log.reader import Reader
+from hyperwatch.log.recordings import find_recording, find_tree
 from hyperwatch.log.scan import hour_of
-from support import event, line
+from hyperwatch.node.streams import ORDERS, Layout
+from support import TIME, event, line
 
 STREAM = "node_order_statuses_streaming/hourly"
 SKIPPED = struct.pack("<II", 0x184D2A50, 4) + b"skip"
@@ -173,3 +178,137 @@ def test_a_directory_whose_listing_fails_is_judged_by_its_name(tmp_path: Path, m
     denied.add("20260505")
     with pytest.raises(DataError, match="20260505 cannot be read"):
         find_recording([tmp_path])
+
+
+def test_every_part_of_an_hour_that_is_a_directory_is_replayed(replay: Run, tmp_path: Path) -> None:  # noqa: F811  the fixture
+    hour = tmp_path / STREAM / "date=2026-05-05" / "hour=09"
+    hour.mkdir(parents=True)
+    for name, number in (("part-10", 3), ("part-2", 2), ("part-1", 1)):
+        began = b"2026-05-05T09:00:0%d.000000000" % number
+        (hour / f"{name}.jsonl").write_bytes(line(number, [event(number)]).replace(TIME.encode(), began))
+    (hour / "part-2.jsonl.gz").write_bytes(gzip.compress((hour / "part-2.jsonl").read_bytes()))
+    ended = replay(tmp_path)
+    assert (ended.code, oids(ended.out)) == (0, [1, 2, 3])
+    assert "part-2.jsonl is read" in ended.err, "a part and its packed copy are the same lines"
+
+
+@pytest.mark.parametrize("ending", [".ndjson", ".log", ".txt", ".ndjson.gz", ".jsonl.zstd"])
+def test_an_hour_file_may_have_any_ending_that_text_has(ending: str) -> None:
+    assert hour_of(Path(f"/recordings/20260505/09{ending}")) == "20260505/9"
+
+
+@pytest.mark.parametrize("contents", [b"\x80\x90" * 2000, bytes(4000)], ids=["binary", "zeros"])
+def test_what_is_no_line_at_all_is_unreadable_and_not_unfinished(replay: Run, tmp_path: Path, contents: bytes) -> None:  # noqa: F811  the fixture
+    path = tmp_path / STREAM / "20260505" / "9"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(contents)
+    ended = replay(tmp_path)
+    assert ended.code == 2
+    assert "1 of 1 lines cannot be read" in ended.err
+
+
+@pytest.mark.parametrize("frames", [1, 40])
+def test_a_file_of_frames_that_decoders_skip_holds_nothing(tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(SKIPPED * frames)
+    source = open_source(path)
+    assert source.read(0, 100) == b""
+    assert source.unfinished_bytes == 0
+    source.close()
+
+
+def test_many_skippable_frames_come_before_a_packed_file_as_one_does(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    for pack in (zstd.compress, lz4.frame.compress):
+        path.write_bytes(SKIPPED * 200 + pack(b"{}\n"))
+        source = open_source(path)
+        assert source.read(0, 100) == b"{}\n"
+        source.close()
+
+
+def test_a_file_that_is_packed_twice_is_said_to_be_also_where_the_inner_one_begins_with_a_skippable_frame(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(gzip.compress(SKIPPED + zstd.compress(b"{}\n")))
+    with pytest.raises(DataError, match="packed twice"):
+        open_source(path)
+
+
+def test_an_unfinished_line_is_said_also_where_a_read_begins_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    lines = [line(number, [event(number)]) for number in range(4)]
+    whole = b"".join(lines[:3])
+    path.write_bytes(whole + lines[3][:300])
+    source = open_source(path)
+    assert read_lines(source, 0, len(whole) + 10) == whole
+    assert read_lines(source, len(whole), len(whole)) == b""
+    assert source.unfinished_bytes == 300
+    with path.open("ab") as file:
+        file.write(lines[3][300:])
+    assert read_lines(source, len(whole), len(whole)) == b"", "its end was reached"
+    source.close()
+
+
+def test_what_is_called_as_an_hour_and_is_no_file_is_said(replay: Run, tmp_path: Path) -> None:  # noqa: F811  the fixture
+    day = tmp_path / STREAM / "20260505"
+    day.mkdir(parents=True)
+    (day / "9").write_bytes(line(1, [event(1)]))
+    (day / "10").symlink_to("nowhere")
+    (day / "11").symlink_to("11")
+    (day / "up").symlink_to("..")
+    os.mkfifo(day / "12")
+    ended = replay(tmp_path)
+    assert (ended.code, oids(ended.out)) == (0, [1])
+    for left in ("10 (a link to nowhere)", "11 (a link to itself)", "12 (not a regular file)"):
+        assert left in ended.err
+
+
+def test_a_day_that_is_pruned_while_a_tree_is_looked_through_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / STREAM / "20260506" / "17"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(line(1, [event(1)]))
+    (tmp_path / STREAM / "20260505").mkdir()
+    listing = os.scandir
+
+    def scandir(where: str) -> object:
+        if Path(where).name == "20260505":
+            Path(where).rmdir()
+        return listing(where)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [found.name for found in find_recording([tmp_path]).paths] == ["17"]
+
+
+def test_a_name_that_is_no_utf_8_has_cursors_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.jsonl")
+    path.write_bytes(line(1, [event(1)]) + line(2, [event(2)]))
+    recording = Recording([path], ORDERS, Layout.STREAMING)
+    reader = Reader(recording, Cursor(ORDERS.directory(Layout.STREAMING)))
+    assert reader.next(None, lambda: None, len(line(1, [event(1)]))) is not None
+    again = Reader(recording, Cursor.decode(reader.cursor.encode()))
+    rest = again.next(None, lambda: None)
+    assert rest is not None
+    assert [entry.run.block for entry in rest.entries] == [2]
+    assert again.gap is None
+    reader.close()
+    again.close()
+
+
+def test_hours_of_a_live_tree_that_no_node_names_so_are_said(tmp_path: Path) -> None:
+    day = tmp_path / STREAM / "20260505"
+    day.mkdir(parents=True)
+    for name in ("9", "08", "7.lz4", "10.part"):
+        (day / name).write_bytes(line(1, [event(1)]))
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    try:
+        tree = find_tree(tmp_path)
+    finally:
+        logger.remove(sink)
+    assert tree.names() == ["20260505/9"]
+    assert len(said) == 1
+    assert "2 hour files in" in said[0]
+    assert "20260505/08, 20260505/7.lz4" in said[0]

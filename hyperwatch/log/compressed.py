@@ -87,6 +87,7 @@ class RecordedFile:
         self._held_from = 0
         self._damage: Exception | None = None
         self._end: int | None = None
+        self._last_line = 0  # where the last line starts that is known to
         self.unfinished_bytes = 0
         """Of the last line, where it is not whole."""
 
@@ -101,6 +102,7 @@ class RecordedFile:
         else:
             self._file.seek(offset)
         data = self._fill(data, count)
+        self._last_line = max(self._last_line, offset + data.rfind(b"\n") + 1 if b"\n" in data else 0)
         if len(data) < count and self._damage is None and data and not data.endswith(b"\n"):
             data = self._ended(data, offset)
         if self._damage and b"\n" not in data:
@@ -111,13 +113,11 @@ class RecordedFile:
 
     def _ended(self, data: bytes, offset: int) -> bytes:
         """What was read last, to the end of the last line that is whole."""
-        whole = data.rfind(b"\n") + 1
+        if not offset <= self._last_line <= offset + len(data):
+            return data  # a part of a line: who reads asks for all of it
+        whole = self._last_line - offset
         line = data[whole:]
-        try:
-            msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError):
-            if not whole and offset:
-                return data  # a part of a line: who reads asks for all of it
+        if _is_begun(line):
             self.unfinished_bytes, data = len(line), data[:whole]
         else:
             data += b"\n"
@@ -158,6 +158,17 @@ class RecordedFile:
         self._raw.close()
 
 
+def _is_begun(line: bytes) -> bool:
+    """Whether a last line without its newline is the beginning of a document. What is none at all will not become one."""
+    if not line.lstrip().startswith((b"{", b"[")):
+        return False
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return True
+    return False
+
+
 def open_source(path: Path) -> RecordedFile:
     """Opens a recorded file.
 
@@ -183,7 +194,7 @@ def _open(path: Path, raw: BufferedReader[FileIO]) -> BinaryIO:
     except _DAMAGED:
         file.seek(0)  # it is damaged from its start: reading says so
         return file
-    if _name(inner) is None and not _OTHER_NAMES.get(inner[:2]):
+    if _name(inner) is None and not _is_skipped(inner) and not _OTHER_NAMES.get(inner[:2]):
         return file
     what = f"{path} is packed twice: what comes out of it is packed itself"
     raise DataError(what, "unpack it once")
@@ -211,14 +222,19 @@ def _unpacked(path: Path, raw: BufferedReader[FileIO], magic: bytes) -> BinaryIO
 
 def _magic(raw: BufferedReader[FileIO]) -> bytes:
     """The first bytes of a file that say how it is packed: behind frames that decoders skip, with which pzstd begins."""
-    magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
+    first = magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     for _ in range(_SKIPPED):
-        if len(magic) < _MAGIC_BYTES or magic[1:4] != b"\x2a\x4d\x18" or magic[0] & 0xF0 != _SKIPPABLE:
+        if not _is_skipped(magic):
             break
         raw.seek(raw.tell() + _MAGIC_BYTES + int.from_bytes(magic[4:8], "little"))
         magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     raw.seek(0)
-    return magic
+    # Whatever follows is packed: where it does not say how, the decoder for Zstandard goes on, and names what it finds.
+    return _ZSTD if _is_skipped(first) and _name(magic) is None else magic
+
+
+def _is_skipped(magic: bytes) -> bool:
+    return len(magic) == _MAGIC_BYTES and magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == _SKIPPABLE
 
 
 def _name(magic: bytes) -> str | None:
@@ -228,15 +244,16 @@ def _name(magic: bytes) -> str | None:
 
 _MAGIC_BYTES = 8
 _SKIPPABLE = 0x50
-_SKIPPED = 16  # frames at a file's start that are looked behind
+_SKIPPED = 1000  # frames at a file's start that are looked behind
 _WINDOW_LOG = (
     31  # zstd --long=31, the most that there is: such a file takes 2 GiB of memory, any other what it asks for
 )
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGICS = {
     b"\x1f\x8b": "gzip",
     b"\x04\x22\x4d\x18": "lz4",
     b"\x02\x21\x4c\x18": "lz4 legacy",
-    b"\x28\xb5\x2f\xfd": "zstd",
+    _ZSTD: "zstd",
 }
 _OTHERS = {"bzip2": b"BZh", "xz": b"\xfd7zXZ", "zip": b"PK\x03\x04", "7z": b"7z\xbc\xaf"}
 _OTHER_NAMES = {start[:2]: name for name, start in _OTHERS.items()}

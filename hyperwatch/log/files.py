@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import attrs
 
@@ -141,15 +142,23 @@ class Tree:
 
 @attrs.frozen
 class Recording:
-    """Files that nobody writes any more, plain or compressed, in the order given. Their names are their paths."""
+    """Files that nobody writes any more, plain or compressed, in the order given. Their names are their paths.
+
+    A path that is no UTF-8 is quoted: cursors are.
+    """
 
     paths: Sequence[Path]
     stream: Stream
     layout: Layout
     grace_s: float = 0.0
+    _ranks: dict[str, int] = attrs.field(init=False, eq=False)
+
+    @_ranks.default
+    def _ranked(self) -> dict[str, int]:
+        return {_name(path): number for number, path in enumerate(self.paths)}
 
     def names(self, after: str | None = None) -> list[str]:
-        every = [str(path) for path in self.paths]
+        every = list(self._ranks)
         return every if after is None else every[self.rank(after) + 1 :]
 
     def older(self, name: str) -> list[str]:  # noqa: ARG002  nothing of a recording changes
@@ -162,16 +171,22 @@ class Recording:
         return []
 
     def rank(self, name: str) -> int:
-        try:
-            return self.paths.index(Path(name))
-        except ValueError:
-            raise KeyError(name) from None
+        return self._ranks[name]
 
     def open(self, name: str) -> Source:
         return open_source(self.paths[self.rank(name)])
 
     def check_there(self) -> None:
         """Nothing of a recording is waited for."""
+
+
+def _name(path: Path) -> str:
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return quote(os.fsencode(path))
+    return text
 
 
 _HEAD_BYTES = 4096

@@ -13,7 +13,7 @@ from loguru import logger
 
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import Recording, Tree, find_trees
-from hyperwatch.log.scan import DIRECTORIES, Found, first_blocks, scan
+from hyperwatch.log.scan import DIRECTORIES, Found, first_blocks, name_unserved, scan
 from hyperwatch.node.events import Decoder
 from hyperwatch.node.streams import ORDERS, STREAMS, Layout, Stream, hour_rank
 
@@ -63,7 +63,9 @@ def find_tree(path: Path, stream: Stream | None = None, layout: Layout | None = 
     if not trees:
         wanted = stream.name if layout is None else stream.directory(layout)
         raise _not_there(path, wanted, [tree.stream.directory(tree.layout) for tree in there])
-    return max(trees, key=_newest_ns)
+    tree = max(trees, key=_newest_ns)
+    name_unserved(tree)
+    return tree
 
 
 def _unique(files: Iterable[Found]) -> Iterator[Found]:
@@ -118,7 +120,7 @@ def _each_hour_once(files: list[Found]) -> list[Found]:
     """A node's own hour files are whole hours, wherever they lie; others only stand for each other in one folder."""
     hours: dict[object, Found] = {}
     for number, file in enumerate(files):
-        key: object = (None if file.named else file.path.parent, file.hour) if file.hour else number
+        key: object = (None if file.named else file.path.parent, file.hour, file.part) if file.hour else number
         known = hours.setdefault(key, file)
         if known is not file:
             kept, dropped = (file, known) if known.packed and not file.packed else (known, file)
@@ -129,7 +131,7 @@ def _each_hour_once(files: list[Found]) -> list[Found]:
 
 def _in_order(files: list[Found], stream: Stream) -> list[Found]:
     if all(file.hour for file in files):
-        return sorted(files, key=lambda file: hour_rank(file.hour or ""))
+        return sorted(files, key=lambda file: (hour_rank(file.hour or ""), _part_ms(file, stream)))
     if len(files) == 1:
         return files
     times = [_first_ms(file, stream) for file in files]
@@ -137,6 +139,11 @@ def _in_order(files: list[Found], stream: Stream) -> list[Found]:
         logger.warning("not every file says when it begins: they are read in the order given")
         return files
     return [file for _, file in sorted(zip(times, files, strict=True), key=lambda pair: pair[0] or 0)]
+
+
+def _part_ms(file: Found, stream: Stream) -> int:
+    """What orders the parts of an hour: `part-10` does not sort behind `part-2`. Raises DataError."""
+    return (_first_ms(file, stream) or 0) if file.part else 0
 
 
 def _first_ms(file: Found, stream: Stream) -> int | None:
