@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import platformdirs
@@ -13,7 +14,16 @@ from hyperwatch.errors import UsageError
 from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
 
-__all__ = ["DATA_DIR", "DETAILS", "LAYOUT", "default_state_dir", "detail_options", "log_options", "option"]
+__all__ = [
+    "DATA_DIR",
+    "DETAILS",
+    "LAYOUT",
+    "NumberRange",
+    "default_state_dir",
+    "detail_options",
+    "log_options",
+    "option",
+]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -37,6 +47,16 @@ class _Phrase(click.types.StringParamType):
     """Text that may have blanks in it: several of them stand in the environment with commas between."""
 
     envvar_list_splitter = ","
+
+
+class NumberRange(click.FloatRange):
+    """A click.FloatRange of numbers: nan is none, and lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  click's own
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 def default_state_dir() -> Path:
