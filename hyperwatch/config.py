@@ -61,6 +61,9 @@ class Address:
         if not (colon and host and port.isascii() and port.isdigit()):
             what = f"{option} {text!r} is not HOST:PORT"
             raise UsageError(what, "write it as 127.0.0.1:8000 or [::1]:8000")
+        if not _may_be_a_host(host):
+            what = f"{option} {text!r} has a host that can be none"
+            raise UsageError(what, "write an address or a name, as in 127.0.0.1:8000")
         if len(port) > len(str(_PORTS)) or int(port) > _PORTS:
             what = f"{option} {text!r} has a port that is out of range"
             raise UsageError(what, f"choose one from 1 to {_PORTS}, or 0 for any that is free")
@@ -68,6 +71,15 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _may_be_a_host(host: str) -> bool:
+    """Whether it can be looked up: what cannot would be an error of the resolver's, and no OSError."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return host.isprintable() and " " not in host
 
 
 def origin(text: str) -> str:

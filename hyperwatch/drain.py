@@ -6,6 +6,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["MAX_BYTES", "MAX_LINES", "Drain", "write_all"]
 
@@ -61,15 +62,20 @@ class Drain:
             else:
                 self._waiting.append(line)
                 self._waiting_bytes += len(line)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+            self._start()
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
         """Waits until all is written, for so long at most. False where it is not."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._waiting or self._overflown or self._writing), seconds)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
+            with suppress(RuntimeError):  # the system has no more threads: tried again with the next line
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while True:

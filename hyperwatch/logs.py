@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from functools import partial
+from io import TextIOWrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -72,6 +73,9 @@ def own_process() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest that is free
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal has no letters for is no error
     logging.captureWarnings(capture=True)
     logging.getLogger().addHandler(_Forward(logging.WARNING))
     sys.excepthook = _on_crash
@@ -103,11 +107,12 @@ def _on_unraisable(fault: UnraisableHookArgs) -> None:
 def _put(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return  # it was closed before we began
-    own = stream is sys.__stderr__
+    own, encoding = stream is sys.__stderr__, getattr(stream, "encoding", None) or "utf-8"
+    data = text.encode(encoding, "backslashreplace")
     if own:
-        _drain.put(text.encode(stream.encoding, "backslashreplace"))
+        _drain.put(data)
     else:  # somebody's in this process, who knows what they do
-        stream.write(text)
+        stream.write(data.decode(encoding))
         stream.flush()
 
 

@@ -29,7 +29,7 @@ def keep_flat() -> bool:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
+    except (AttributeError, OSError):
         return False
     wanted = {_ARENA_MAX: 1, _MMAP_THRESHOLD: _LARGE_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES}
     return all(mallopt(*each) for each in wanted.items())
@@ -42,7 +42,7 @@ def give_back() -> None:
     free within its heap goes back only when it is told so. Takes some milliseconds, of which the collector's stop everybody.
     """
     gc.collect()
-    with suppress(AttributeError):  # musl has no such call, and needs none
+    with suppress(AttributeError, OSError):  # musl has no such call, and needs none
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -45,6 +45,10 @@ _DRAIN_S = 4.0  # for batches that were read when the stop came; with _CLOSE_S w
 _STOP_S = 8.0
 _CLOSE_S = 2.0  # for the clients' part of the closing handshake
 _GOODBYE = (1001, "shutting down")
+_REMEDIES = {
+    errno.EADDRINUSE: "choose another port, or end what listens there",
+    errno.EACCES: "choose a port above 1023, or give the service CAP_NET_BIND_SERVICE",
+}
 _ANOTHER_LAYOUT = (1012, "the node writes another layout now: connect again and resume by your cursors")
 
 
@@ -274,10 +278,8 @@ async def listen(address: Address | None, option: str = "--listen") -> list[trio
     try:
         return await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
-        what = f"{option} {address}: {os.strerror(error.errno) if error.errno else error}"
-        busy = error.errno == errno.EADDRINUSE
-        remedy = "choose another port, or end what listens there" if busy else "choose an address of this machine"
-        raise UsageError(what, remedy) from error
+        what = f"{option} {address}: {error.strerror or error}"
+        raise UsageError(what, _REMEDIES.get(error.errno or 0, "choose an address of this machine")) from error
 
 
 def _place(cursor: Cursor) -> str:

@@ -138,7 +138,8 @@ def test_the_commands_that_build_the_image_build_it_from_what_is_copied(tmp_path
     """All but the base image: in an empty directory, with this Python. Asks the registry."""
     source, target = tmp_path / "src", tmp_path / "opt"
     source.mkdir()
-    for name, text in instructions()[: [name for name, _ in instructions()].index("FROM", 1)]:
+    _, end = (number for number, (name, _) in enumerate(instructions()) if name == "FROM")
+    for name, text in instructions()[:end]:
         if name == "COPY":
             for each in text.split()[:-1]:
                 here = ROOT / each

@@ -224,3 +224,31 @@ def test_late_lines_are_read_whatever_times_the_files_and_the_clock_say(tmp_path
         assert span is not None
         assert (span.file, span.late) == ("20260505/9", True)
     walk.close()
+
+
+def test_who_has_an_end_to_reach_waits_for_an_older_file_that_fails(tmp_path: Path) -> None:
+    """Else a client would hear that what lies between is gone."""
+    old, new = (hour_file(tmp_path, name, Layout.STREAMING) for name in ("20260505/9", "20260505/10"))
+    append(old, line(7, [event(1)]))
+    append(new, line(9, [event(3)]))
+    log = StaleTree(tmp_path, ORDERS, Layout.STREAMING)
+    until = at_head(log)
+    walk = Walk(log, say=lambda _: None)
+    span = walk.take(1000, until)
+    assert span is not None
+    assert span.file == "20260505/9"
+    append(old, line(8, [event(2)]))
+    until = at_head(log)
+    for file in log.files:
+        file.stale = True
+    log.refused.add("20260505/9")
+    span = walk.take(1000, until)
+    assert span is not None
+    assert span.file == "20260505/10"
+    with pytest.raises(OSError, match=r"[Ss]tale"):
+        walk.take(1000, until)
+    log.refused.clear()
+    span = walk.take(1000, until)
+    assert span is not None
+    assert span.data == line(8, [event(2)])
+    walk.close()

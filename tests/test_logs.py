@@ -18,8 +18,10 @@ import attrs
 import pytest
 import trio
 from guarded import asked
+from loguru import logger
 from test_faults import free_port, until_up
 
+from hyperwatch import logs
 from hyperwatch.drain import Drain, write_all
 from support import append, connected, event, hour_file, line
 
@@ -227,3 +229,17 @@ def test_a_command_that_fails_ends_though_nobody_reads_why(tmp_path: Path, words
     with stuck() as error:
         ended = subprocess.run([*PROGRAM, *words], check=False, stderr=error, timeout=20, env=clean)
     assert ended.returncode in (1, 2)
+
+
+def test_a_traceback_in_the_log_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.to_stderr("INFO", "text")
+    token = "SECRETTOKEN" + "OF-A-CLIENT"
+    try:
+        int(token)
+    except ValueError as error:
+        error.args = ("no number",)
+        logger.exception("a fault")
+    logs.flush()
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert token not in said

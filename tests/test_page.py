@@ -59,7 +59,7 @@ def node(directory: Path) -> Iterator[None]:
         "-m",
         "hyperwatch",
         "simulate",
-        str(directory),
+        str(directory / "data"),  # of its own: a simulator writes to no directory with other files
         "--rate",
         "1500",
         "--layout",
@@ -75,9 +75,10 @@ def node(directory: Path) -> Iterator[None]:
 @contextmanager
 def sidecar(directory: Path, port: int, *options: str, until: str = "the feed is at") -> Iterator[None]:
     listen = f"127.0.0.1:{port}"
+    (directory / "data").mkdir(exist_ok=True)
     settings = [
         "--data-dir",
-        str(directory),
+        str(directory / "data"),
         "--state-dir",
         str(directory / "state"),
         "--listen",
@@ -246,7 +247,7 @@ def test_before_the_node_has_written_the_page_says_so_and_begins_when_it_has(
     tmp_path: Path, browser: webdriver.Chrome
 ) -> None:
     port = free_port()
-    with sidecar(tmp_path, port, until="waiting; the node writes"):
+    with sidecar(tmp_path, port, until="yet: waiting; "):
         browser.get(f"http://127.0.0.1:{port}/")
         seen(browser, "#banner", lambda said: "There is no feed yet: the node has written nothing" in said)
         assert text(browser, "#state") == "the node has written nothing yet"
@@ -331,7 +332,8 @@ def test_gaps_and_unreadable_lines_are_coloured_only_above_zero(tmp_path: Path, 
         assert seen(browser, f"{tile} dd", str) == "0"
         plain = style(browser, f"{tile} dd", "color")
         hour = max(
-            (tmp_path / "node_order_statuses_streaming" / "hourly").glob("*/*"), key=lambda path: path.stat().st_mtime
+            (tmp_path / "data" / "node_order_statuses_streaming" / "hourly").glob("*/*"),
+            key=lambda path: path.stat().st_mtime,
         )
         with hour.open("ab") as file:
             file.write(b"no line of a node\n")

@@ -183,7 +183,7 @@ def _last_hour_bytes(tree: Tree) -> int:
 def state(directory: Path) -> Iterator[Finding]:
     """Whether hyperwatch may keep its ledger there."""
     there = directory
-    while not os.path.exists(there) and there != there.parent:  # noqa: PTH110  Path.exists raises where it may not look
+    while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         advice = f"give uid {os.getuid()} the right to write there, or name another with --state-dir"

@@ -14,7 +14,7 @@ from loguru import logger
 
 from hyperwatch import logs, service
 from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
-from hyperwatch.cli.options import LAYOUT, option
+from hyperwatch.cli.options import LAYOUT, NumberRange, option
 from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal
 from hyperwatch.cli.table import Board
 from hyperwatch.client import Message, Subscription, connect
@@ -31,9 +31,9 @@ _LAST_S = 5.0  # for what was written last to arrive
 
 
 @click.command("demo", short_help="Show it at work, no node needed.")
-@option("--seconds", type=click.FloatRange(0.1), help="End after so long, and check that nothing was lost.",
+@option("--seconds", type=NumberRange(0.1), help="End after so long, and check that nothing was lost.",
         show_default="no end")  # fmt: skip
-@option("--rate", metavar="LINES/S", type=click.FloatRange(1, 200_000), default=2000.0, help="Orders to simulate.")
+@option("--rate", metavar="LINES/S", type=NumberRange(1, 200_000), default=2000.0, help="Orders to simulate.")
 @option("--layout", type=LAYOUT, default=Layout.STREAMING.label, help="Which files to write.")
 @option("--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="Where clients connect. Port 0: any free one.")
 def command(seconds: float | None, rate: float, layout: str, listen: str) -> int:

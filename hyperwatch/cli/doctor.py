@@ -13,7 +13,8 @@ from hyperwatch.cli import checks
 from hyperwatch.cli.checks import Finding, Level
 from hyperwatch.cli.events import Ear, file_system, limits
 from hyperwatch.cli.growth import Growth, observe, times
-from hyperwatch.cli.options import DATA_DIR, FilePath, default_state_dir, expanded, option
+from hyperwatch.cli.options import DATA_DIR, NumberRange, default_state_dir, option
+from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import DataError
 from hyperwatch.log.files import Tree, find_trees
 from hyperwatch.node.streams import STREAMS
@@ -22,19 +23,19 @@ __all__ = ["command"]
 
 
 @click.command("doctor")
-@option("--data-dir", type=FilePath(path_type=Path), default=DATA_DIR, help="Where the node writes its data.")
-@option("--state-dir", type=FilePath(path_type=Path, file_okay=False), default=default_state_dir,
+@option("--data-dir", type=UserPath(), default=DATA_DIR, help="Where the node writes its data.")
+@option("--state-dir", type=UserPath(file_okay=False), default=default_state_dir,
         show_default="the user's state directory", help="As `hyperwatch run` is told.")  # fmt: skip
-@option("--retention", metavar="HOURS", type=click.FloatRange(0), default=24.0,
+@option("--retention", metavar="HOURS", type=NumberRange(0), default=24.0,
         help="How far back clients may want to resume.")  # fmt: skip
-@option("--seconds", type=click.FloatRange(0), default=3.0, help="How long to look at what the node writes.")
+@option("--seconds", type=NumberRange(0, 86_400), default=3.0, help="How long to look at what the node writes.")
 def command(data_dir: Path, state_dir: Path, retention: float, seconds: float) -> int:
     """Check a setup and say what to do: exit code 0 where it works, 1 where it does not.
 
     Run it as the user, and in the container, that `hyperwatch run` runs in; beside a running one, too. It only reads.
     """
     worst = Level.GOOD
-    for finding in _findings(expanded(data_dir, "--data-dir"), expanded(state_dir, "--state-dir"), retention, seconds):
+    for finding in _findings(data_dir, state_dir, retention, seconds):
         worst = Level.BAD if finding.level is Level.BAD else worst
         click.echo(
             f"{finding.level.value: <7} {finding.what}" + (f"\n        -> {finding.advice}" if finding.advice else "")

@@ -75,7 +75,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
     """
     if mounts is None:
         try:
-            mounts = _MOUNTS.read_text()
+            mounts = _MOUNTS.read_text(errors="surrogateescape")  # names of directories are bytes
         except OSError:
             return "unknown"
     best, kind = -1, "unknown"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
 import msgspec
 
-from hyperwatch.cli.options import F, FilePath, default_state_dir, expanded, option
+from hyperwatch.cli.options import F, default_state_dir, option
+from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import UsageError
 from hyperwatch.log import state
 from hyperwatch.log.journal import Journal
@@ -20,8 +20,7 @@ __all__ = ["gaps", "quarantine"]
 
 def state_dir(command: F) -> F:
     """--state-dir, which must exist."""
-    kind = FilePath(path_type=Path, file_okay=False)
-    return option("--state-dir", type=kind, default=default_state_dir, show_default="the user's state directory",
+    return option("--state-dir", type=UserPath(file_okay=False), default=default_state_dir, show_default="the user's state directory",
                   help="As `hyperwatch run` was told.")(command)  # fmt: skip
 
 
@@ -74,7 +73,7 @@ def show(number: int, state_dir: Path) -> None:
     journal = state.quarantine(_existing(state_dir))
     for found, damage in journal.read():
         if found == number:
-            sys.stdout.buffer.write(damage.data)
+            click.echo(damage.data, nl=False)
             if len(damage.data) < damage.length_bytes:
                 click.echo(f"{damage.length_bytes - len(damage.data)} more bytes were not kept", err=True)
             return
@@ -84,7 +83,6 @@ def show(number: int, state_dir: Path) -> None:
 
 
 def _existing(directory: Path) -> Path:
-    directory = expanded(directory, "--state-dir")
     if not os.path.isdir(directory):  # noqa: PTH112  Path.is_dir raises where it may not look
         what = f"--state-dir {directory} does not exist, or uid {os.getuid()} may not look there"
         raise UsageError(what, "name the one that `hyperwatch run` uses")

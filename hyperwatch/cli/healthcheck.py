@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import click
 
-from hyperwatch.cli.options import option
+from hyperwatch.cli.options import NumberRange, option
 from hyperwatch.config import Address
 
 __all__ = ["command"]
@@ -20,7 +20,7 @@ _LONGEST = 64 * 1024  # of a service's own answer: a line a stream
 
 @click.command("healthcheck")
 @option("--listen", metavar="HOST:PORT", default="127.0.0.1:8000", help="Where `hyperwatch run` listens.")
-@option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=4.0, help="How long an answer may take.")
+@option("--timeout", metavar="SECONDS", type=NumberRange(0.1, 3600), default=4.0, help="How long an answer may take.")
 def command(listen: str, timeout: float) -> int:
     """Ask a running service how it is: 0 good, 1 not.
 

@@ -12,7 +12,7 @@ import trio
 
 from hyperwatch import logs
 from hyperwatch.cli.draw import Picture
-from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal, screen
+from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal, is_tty, screen
 from hyperwatch.cli.table import Board, gap_text
 from hyperwatch.client import FeedError, Gap, Message
 
@@ -26,7 +26,7 @@ class Notices:
     """Where gaps and warnings go: to standard error, but below a table to the table, and on after its end."""
 
     board: Board
-    held: bool = attrs.field(factory=lambda: is_terminal() and sys.stderr.isatty())
+    held: bool = attrs.field(factory=lambda: is_terminal() and is_tty(sys.stderr))
     """Whether a line on standard error would spoil the table."""
 
     def say(self, text: str) -> None:

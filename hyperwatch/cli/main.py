@@ -5,27 +5,33 @@ A setting comes from the first of: the command line, HYPERWATCH_<OPTION>, the TO
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
+from datetime import date, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from hyperwatch import __version__, logs
 from hyperwatch.cli import config as config_command
 from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
-from hyperwatch.cli.options import FilePath
+from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import HyperwatchError, UsageError
 
 __all__ = ["main", "program"]
 
-_E = TypeVar("_E", bound=Exception)
-
 _DEADLY = "hl-node"
+_INT_BITS = 64  # Python writes no number of any length
+_REMEDIES = {
+    errno.ENOSPC: "make room, or send it elsewhere",
+    errno.EDQUOT: "make room, or send it elsewhere",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the whole system has no more open files: raise fs.file-max",
+}
 
 
 @click.group("hyperwatch", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,7 +39,7 @@ _DEADLY = "hl-node"
 @click.option(
     "--config",
     metavar="FILE",
-    type=FilePath(path_type=Path, exists=True, dir_okay=False),
+    type=UserPath(exists=True, dir_okay=False),
     envvar="HYPERWATCH_CONFIG",
     show_envvar=True,
     help="A TOML file of settings, named as the options are: at the top for every command, in [COMMAND] for one.",
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and ends the process: 0 done, 1 a fault, 2 bad input, 130 interrupted."""
     logs.own_process()
     try:
-        code = _exit_code(arguments)
+        code = _exit_code(arguments) or _last_output()
     finally:
         logs.flush()
     sys.exit(code)
@@ -76,19 +82,35 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         code = program.main(arguments, standalone_mode=False)
     except (click.ClickException, click.Abort, HyperwatchError) as error:
         return _fail(error)
-    except OSError as error:  # the boundary: what the environment refuses, and no command has had words for
+    except OSError as error:
         return _fail(_refused(error))
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is not None:
             return _fail(click.Abort())  # it came before the service's own receiver was there
-        known, other = group.split(HyperwatchError)
-        if known is not None and other is None:
-            return _fail(_first(known))
-        refused, other = group.split(OSError)
-        if refused is None or other is not None:
+        known, other = group.split((HyperwatchError, OSError))
+        if known is None or other is not None:
             raise
-        return _fail(_refused(_first(refused)))
+        return _fail(_first(known))
     return code if isinstance(code, int) else 0
+
+
+def _last_output() -> int:
+    """Writes what is left for standard output, and returns the exit code: Python would show a traceback, later."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush goes
+        return 1 if isinstance(error, BrokenPipeError) else _fail(_refused(error))
+    return 0
+
+
+def _refused(error: Exception) -> HyperwatchError:
+    """What the system has refused, an OSError, where nobody nearer to it had a better word."""
+    where = getattr(error, "filename", None) or "a file, a connection or standard output"
+    what = f"{where} cannot be used ({getattr(error, 'strerror', None) or error})"
+    usual = f"see that it is there, and that uid {os.getuid()} may use it"
+    return HyperwatchError(what, _REMEDIES.get(getattr(error, "errno", 0), usual))
 
 
 def _refuse_deadly(arguments: Sequence[str]) -> None:
@@ -99,19 +121,11 @@ def _refuse_deadly(arguments: Sequence[str]) -> None:
             raise UsageError(what, "give it by its environment variable, HYPERWATCH_<OPTION>")
 
 
-def _refused(error: OSError) -> HyperwatchError:
-    """What the system refused, in one line."""
-    with suppress(OSError):  # what standard output has not taken, Python would try again at its end, and exit with 120
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    where = f"{error.filename!r}" if error.filename else "standard output or the system"
-    return HyperwatchError(
-        f"{where}: {error.strerror or error}", "see whether there is room, and whether this user may"
-    )
-
-
-def _first(group: BaseExceptionGroup[_E]) -> _E:
+def _first(group: BaseExceptionGroup[Exception]) -> HyperwatchError:
     error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, HyperwatchError) else _refused(error)
 
 
 def _fail(error: click.ClickException | click.Abort | HyperwatchError) -> int:
@@ -142,20 +156,48 @@ def _settings(path: Path) -> dict[str, Any]:
     """
     try:
         document = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        msg = f"{path} cannot be read ({error.strerror or error})"
+        raise click.BadParameter(msg, param_hint="--config") from error
+    except (ValueError, RecursionError) as error:  # ValueErrors are wrong TOML, wrong UTF-8, and numbers without end
         msg = f"{path} is no TOML ({error})"
         raise click.BadParameter(msg, param_hint="--config") from error
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
     _refuse_unknown(path, document, {name: set(_options(command)) for name, command in program.commands.items()})
-    return {name: _chosen(command, shared | document.get(name, {})) for name, command in program.commands.items()}
+    return {name: _chosen(path, command, shared | document.get(name, {})) for name, command in program.commands.items()}
 
 
-def _chosen(command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
+def _chosen(path: Path, command: click.Command, values: dict[str, Any]) -> dict[str, Any]:
     """What of these values a command has options for; of a group, what each of its commands has."""
     if isinstance(command, click.Group):
-        return {name: _chosen(each, values) for name, each in command.commands.items()}
+        return {name: _chosen(path, each, values) for name, each in command.commands.items()}
     names = _options(command)
-    return {names[key]: value for key, value in ((_word(key), value) for key, value in values.items()) if key in names}
+    params = {str(param.name): param for param in command.params}
+    found = {names[_word(key)]: (key, value) for key, value in values.items() if _word(key) in names}
+    return {name: _typed(path, key, value, params[name]) for name, (key, value) in found.items()}
+
+
+def _typed(path: Path, key: str, value: object, param: click.Parameter) -> object:
+    """A value of the file as it would be typed: an option's type judges it then.
+
+    Raises:
+        click.BadParameter: where it is a table, or a list for an option that takes one value.
+    """
+    if isinstance(value, list) and isinstance(param, click.Option) and param.multiple:
+        return [_typed(path, key, each, click.Argument([key])) for each in value]
+    match value:
+        case bool() if isinstance(param, click.Option) and param.is_flag:
+            return value
+        case str() | float():
+            text = str(value)
+        case int() if value.bit_length() <= _INT_BITS:
+            text = str(value)
+        case date() | time():
+            text = value.isoformat()
+        case _:
+            msg = f"{path} sets {key!r} to what is no value for it; write a text or a number"
+            raise click.BadParameter(msg, param_hint="--config")
+    return [text] if isinstance(param, click.Option) and param.multiple else text
 
 
 def _options(command: click.Command) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,9 @@ __all__ = [
     "DATA_DIR",
     "DETAILS",
     "LAYOUT",
-    "FilePath",
+    "NumberRange",
     "default_state_dir",
     "detail_options",
-    "expanded",
     "log_options",
     "option",
 ]
@@ -50,6 +49,16 @@ class _Phrase(click.types.StringParamType):
     envvar_list_splitter = ","
 
 
+class NumberRange(click.FloatRange):
+    """A click.FloatRange of numbers: nan is none, and lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  click's own
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 def default_state_dir() -> Path:
     """The user's.
 
@@ -61,32 +70,6 @@ def default_state_dir() -> Path:
     except RuntimeError as error:
         what = f"--state-dir is not given, and there is no home directory to keep state in ({error})"
         raise UsageError(what, "name a directory with --state-dir") from error
-
-
-class FilePath(click.Path):
-    """A path in an argument, a variable or a file of settings. One with a NUL character is refused before the system sees it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  as click has it
-        if "\0" in os.fspath(value):
-            self.fail("the path has a NUL character in it: write it without", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def expanded(path: Path, name: str) -> Path:
-    """The path that is meant by one with a `~`.
-
-    Args:
-        path: as an option, a variable or a file of settings has it.
-        name: of the option, for the error.
-
-    Raises:
-        UsageError: where there is no such home.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        what = f"{name} {str(path)!r}: there is no such home directory ({error})"
-        raise UsageError(what, f"name a directory with {name}, from / on") from error
 
 
 def option(*names: str, **settings: object) -> Callable[[F], F]:

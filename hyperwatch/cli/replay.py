@@ -6,13 +6,14 @@ import math
 import sys
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from hyperwatch.cli.options import DETAILS, LAYOUT, FilePath, detail_options, expanded, log_options, option
+from hyperwatch.cli.options import DETAILS, LAYOUT, detail_options, log_options, option
+from hyperwatch.cli.paths import UserPath
+from hyperwatch.cli.screen import is_tty
 from hyperwatch.config import Address
 from hyperwatch.errors import DataError, UsageError
 from hyperwatch.feed.words import Words
@@ -62,7 +63,7 @@ def _speed(_context: click.Context, parameter: click.Parameter, text: str) -> fl
 
 
 @click.command("replay", short_help="Play recorded files, to standard output or as the feed.")
-@click.argument("path", metavar="PATH...", nargs=-1, required=True, type=FilePath(path_type=Path))
+@click.argument("path", metavar="PATH...", nargs=-1, required=True, type=UserPath())
 @option("--to", type=click.Choice(["stdout", "ws"]), default="stdout", help="Where it goes; ws serves the feed.")
 @option("--format", type=click.Choice([form.value for form in Form]), default="events",
         help="The node's events, its lines (envelopes), both byte for byte; or flat objects of stream, block_number, "
@@ -102,7 +103,7 @@ def command(context: click.Context, /, **_: object) -> int:
         what = "--to stdout: standard output is closed"
         raise UsageError(what, "leave it open, or send it to a file")
     # A bar and events on one terminal would overwrite each other.
-    progress = sys.stderr.isatty() and not (given["to"] == "stdout" and sys.stdout.isatty())
+    progress = is_tty(sys.stderr) and not (given["to"] == "stdout" and is_tty(sys.stdout))
     report = replay(_settings(given), progress=progress, log_to_stderr=log_to_stderr)
     if report.cut:
         return 0
@@ -138,7 +139,7 @@ def _settings(given: dict[str, Any]) -> Settings:
     except ValueError as error:
         raise _bad_filter(given, error) from None
     return Settings(
-        paths=[expanded(path, "PATH") for path in given["path"]],
+        paths=given["path"],
         stream=STREAMS.get(given["stream"]),
         layout=None if given["layout"] is None else Layout.of_label(given["layout"]),
         form=Form(given["format"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -13,7 +12,8 @@ import trio
 from loguru import logger
 
 from hyperwatch import memory, service
-from hyperwatch.cli.options import DATA_DIR, LAYOUT, FilePath, default_state_dir, expanded, log_options, option
+from hyperwatch.cli.options import DATA_DIR, LAYOUT, NumberRange, default_state_dir, log_options, option
+from hyperwatch.cli.paths import UserPath
 from hyperwatch.cli.variables import misspelled
 from hyperwatch.config import (
     DEFAULT_BEHIND_S,
@@ -46,8 +46,8 @@ from hyperwatch.node.streams import Layout
 __all__ = ["command", "configured"]
 
 # Whether they can be read is the service's to say: it names the uid and the remedy.
-_DATA_DIR = FilePath(path_type=Path, readable=False)
-_STATE_DIR = FilePath(path_type=Path, file_okay=False, readable=False)
+_DATA_DIR = UserPath(readable=False)
+_STATE_DIR = UserPath(file_okay=False, readable=False)
 
 
 DEFAULT_METRICS = "127.0.0.1:9464"
@@ -71,13 +71,13 @@ def metrics_address() -> str:
 @option("--ring-bytes", metavar="BYTES", type=click.IntRange(1024 * 1024), default=DEFAULT_RING_BYTES,
         help="Memory for the orders decoded last; fills and book diffs have a quarter of it each. Clients further behind "
         "are served from the files.")  # fmt: skip
-@option("--deadline", metavar="SECONDS", type=click.FloatRange(0.1), default=DEFAULT_DEADLINE_S,
+@option("--deadline", metavar="SECONDS", type=NumberRange(0.1), default=DEFAULT_DEADLINE_S,
         help="How long the workers may take over a batch.")  # fmt: skip
-@option("--stall", metavar="SECONDS", type=click.FloatRange(1), default=DEFAULT_STALL_S,
+@option("--stall", metavar="SECONDS", type=NumberRange(1), default=DEFAULT_STALL_S,
         help="How long the node may write nothing before it is said to be stalled.")  # fmt: skip
-@option("--behind", metavar="SECONDS", type=click.FloatRange(0.1), default=DEFAULT_BEHIND_S,
+@option("--behind", metavar="SECONDS", type=NumberRange(0.1), default=DEFAULT_BEHIND_S,
         help="How far hyperwatch may be behind the node before /readyz and healthcheck say so.")  # fmt: skip
-@option("--grace", metavar="SECONDS", type=click.FloatRange(0), default=DEFAULT_GRACE_S,
+@option("--grace", metavar="SECONDS", type=NumberRange(0), default=DEFAULT_GRACE_S,
         help="How long after its last change an old hour file is watched for late lines.")  # fmt: skip
 @option("--max-connections", type=click.IntRange(1), default=DEFAULT_CONNECTIONS, help="WebSocket clients at once.")
 @option("--max-connections-per-address", type=click.IntRange(1), default=DEFAULT_CONNECTIONS_PER_ADDRESS,
@@ -87,11 +87,11 @@ def metrics_address() -> str:
         help="Coins, accounts and other words in the filters of one connection; docs/security.md says how they count.")  # fmt: skip
 @option("--max-filter-words-in-all", type=click.IntRange(1), default=DEFAULT_WORDS,
         help="The same for all connections together: 120,000 take about 25 MB.")  # fmt: skip
-@option("--past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_PAST_MB_S,
+@option("--past-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_PAST_MB_S,
         help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
-@option("--client-past-rate", metavar="MB/S", type=click.FloatRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
+@option("--client-past-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
         help="The same for one client.")  # fmt: skip
-@option("--tokens-file", type=FilePath(path_type=Path), default=None, show_default="everybody may connect",
+@option("--tokens-file", type=UserPath(), default=None, show_default="everybody may connect",
         help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
 @option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
         help="Browser pages that may connect, as https://example.com. May be repeated.")  # fmt: skip
@@ -124,8 +124,8 @@ def configured(settings: Mapping[str, Any]) -> Config:
         UsageError: where a setting is wrong.
     """
     config = Config(
-        data_dir=expanded(settings["data_dir"], "--data-dir"),
-        state_dir=expanded(settings["state_dir"], "--state-dir"),
+        data_dir=settings["data_dir"],
+        state_dir=settings["state_dir"],
         listen=Address.parse(settings["listen"]),
         metrics_listen=_metrics_listen(settings["metrics_listen"]),
         layout=None if settings["layout"] is None else Layout.of_label(settings["layout"]),
@@ -144,7 +144,7 @@ def configured(settings: Mapping[str, Any]) -> Config:
             past_mb_s=settings["past_rate"] or math.inf,
             client_past_mb_s=settings["client_past_rate"] or math.inf,
         ),
-        tokens=_tokens(settings["tokens_file"]),
+        tokens=Tokens.load(settings["tokens_file"], os.environ.get(VARIABLE)),
         origins=frozenset(map(origin, settings["allow_origin"])),
         proxies=Proxies.of(settings["trusted_proxy"]),
         info_url=settings["info_url"],
@@ -155,7 +155,3 @@ def configured(settings: Mapping[str, Any]) -> Config:
 
 def _metrics_listen(text: str) -> Address | None:
     return Address.parse(text, "--metrics-listen") if text else None
-
-
-def _tokens(file: Path | None) -> Tokens:
-    return Tokens.load(file and expanded(file, "--tokens-file"), os.environ.get(VARIABLE))

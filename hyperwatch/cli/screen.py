@@ -11,6 +11,7 @@ import errno
 import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TextIO
 
 import trio
 from rich.console import Console, RenderableType
@@ -18,7 +19,7 @@ from rich.live import Live
 
 from hyperwatch.errors import HyperwatchError
 
-__all__ = ["ClosedOutputError", "Output", "is_terminal", "screen"]
+__all__ = ["ClosedOutputError", "Output", "is_terminal", "is_tty", "screen"]
 
 _GRACE_S = 0.5  # for what is being written when the command ends
 
@@ -73,6 +74,11 @@ class Output:
                 raise ClosedOutputError from error
             what = f"standard output cannot be written ({error.strerror or error})"
             raise HyperwatchError(what, "free space, or send it elsewhere") from error
+
+
+def is_tty(stream: TextIO | None) -> bool:
+    """Whether a person sees what is written there. A stream that was closed before we began is None."""
+    return stream is not None and stream.isatty()
 
 
 def is_terminal(descriptor: int = 1) -> bool:

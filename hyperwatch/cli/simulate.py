@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import click
 
-from hyperwatch.cli.options import FilePath, option
+from hyperwatch.cli.options import NumberRange, option
+from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import UsageError
 from hyperwatch.logs import say
 from hyperwatch.node.streams import STREAMS, Layout, Stream
@@ -23,6 +24,7 @@ __all__ = ["command"]
 T = TypeVar("T")
 
 _LAYOUTS = {layout.label: layout for layout in Layout}
+_LAST_YEAR = 9999  # that calendars have
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +50,9 @@ def _start_ns(_context: click.Context, parameter: click.Parameter, text: str | N
     except ValueError:
         msg = f"{text!r} is no time; write it like 2026-05-05T23:59:58, in UTC"
         raise click.BadParameter(msg, param=parameter) from None
+    if when.year >= _LAST_YEAR:
+        msg = f"{text!r} is too late: the market would run out of years; write an earlier time"
+        raise click.BadParameter(msg, param=parameter)
     since = (when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH
     if since.days < 0:
         msg = f"{text!r} is before 1970; write a later time"
@@ -80,7 +85,7 @@ def _signals(stop: _Stop) -> Iterator[None]:
 
 
 @click.command("simulate", short_help="Write files as a node would.")
-@click.argument("directory", metavar="DIR", type=FilePath(file_okay=False, path_type=Path))
+@click.argument("directory", metavar="DIR", type=UserPath(file_okay=False))
 @option(
     "--layout",
     "layouts",
@@ -97,7 +102,7 @@ def _signals(stop: _Stop) -> Iterator[None]:
 )
 @option(
     "--rate",
-    type=click.FloatRange(min=0, max=1_000_000),
+    type=NumberRange(min=0, max=1_000_000),
     default=5000.0,
     help="Order statuses a second, on average. 0 writes as fast as possible, 1,243 statuses a block, and needs --blocks.",
 )

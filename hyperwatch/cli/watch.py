@@ -82,12 +82,22 @@ def command(
         wanted["from"] = start
     if type_ == "trades":
         wanted = _trades(wanted)
+    _refuse_bytes(wanted)
     board = Board(count)
     watcher = _Watcher(complete(url), {"type": type_, **wanted}, board, Output(), Notices(board))
     try:
         return trio.run(until_signal, watcher.watch)
     finally:
         watcher.notices.release()
+
+
+def _refuse_bytes(wanted: dict[str, object]) -> None:
+    """Raises UsageError for words that are no text: a shell may pass on any bytes."""
+    try:
+        msgspec.json.encode(wanted)
+    except UnicodeEncodeError as error:
+        what = f"the option's value {error.object!r} is no text"
+        raise UsageError(what, "write it in UTF-8") from error
 
 
 def _trades(wanted: dict[str, object]) -> dict[str, object]:

@@ -362,6 +362,9 @@ def find_trees(root: Path, stream: Stream, grace_s: float = GRACE_S) -> list[Tre
         raise DataError(what, _DATA_DIR) from error
     except PermissionError as error:
         raise denied(root) from error
+    except OSError as error:
+        what = f"the data directory {root} cannot be read ({error.strerror or error})"
+        raise DataError(what, _DATA_DIR) from error
     if not stat.S_ISDIR(mode):
         what = f"{root} is not a directory"
         raise DataError(what, _DATA_DIR)

@@ -127,8 +127,8 @@ class Walk:
             # Lines that the node wrote before the newer file existed are not late: look for it, then read once more.
             newer = self._newer(until)
             if newer is None:
-                if self._open and (error := self._failing.get(self._open[-1].name)):
-                    raise error  # what the node writes now cannot be read; an older file does not hold others up
+                if (error := self._reason_to_wait(until)) is not None:
+                    raise error
                 return None
             if self._open and (span := self._read(self._open[-1], max_bytes, until)):
                 return span
@@ -207,6 +207,15 @@ class Walk:
                 self._failing.pop(file.name, None)
                 return span
         return None
+
+    def _reason_to_wait(self, until: Cursor | None) -> OSError | None:
+        """Why "nothing more" would not be true: a file that fails, where it is the newest or reading has an end to reach.
+
+        At the head an older file does not hold up what the node writes now.
+        """
+        if until is not None:
+            return next(iter(self._failing.values()), None)
+        return self._failing.get(self._open[-1].name) if self._open else None
 
     def _fail(self, file: _Open, error: OSError) -> None:
         if file.name not in self._failing:
