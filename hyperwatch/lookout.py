@@ -11,7 +11,7 @@ from hyperwatch.errors import DataError
 from hyperwatch.feed.word_lists import WordBudget
 from hyperwatch.log.files import Tree, find_trees, newest_end
 from hyperwatch.log.ring import Ring
-from hyperwatch.node.streams import Layout
+from hyperwatch.node.streams import Layout, hour_rank
 
 __all__ = ["another_layout", "give_memory_back", "say_stalls"]
 
@@ -58,17 +58,27 @@ async def another_layout(tree: Tree, ring: Ring) -> Tree:
             seen, since_s = ring.end, trio.current_time()
             before = await trio.to_thread.run_sync(_ends, tree)
         elif trio.current_time() - since_s >= _SETTLED_S:
-            for layout, end in (await trio.to_thread.run_sync(_ends, tree)).items():
-                if end is not None and end != before.get(layout):
+            now = await trio.to_thread.run_sync(_ends, tree)
+            for layout, end in (now or {}).items():
+                if before is not None and _has_grown(before.get(layout), end):
                     return attrs.evolve(tree, layout=layout)
+            before = before if before is not None else now
 
 
-def _ends(tree: Tree) -> dict[Layout, tuple[str, int] | None]:
-    """The newest hour file of each other layout, and how long it is: that it grows is seen, for its times may say anything."""
+def _has_grown(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
+    """Whether a later hour has begun, or the same one is longer: an old layout that is pruned changes too, and nobody writes it."""
+    if after is None or before is None:
+        return after is not None
+    return (hour_rank(after[0]), after[1]) > (hour_rank(before[0]), before[1])
+
+
+def _ends(tree: Tree) -> dict[Layout, tuple[str, int] | None] | None:
+    """The newest hour file of each other layout, and how long it is: that it grows is seen, for its times may say anything.
+
+    None where that cannot be seen just now: a directory that is away says nothing of what was in it.
+    """
     try:
-        others = [
-            other for other in find_trees(tree.root, tree.stream, tree.grace_s) if other.layout is not tree.layout
-        ]
-        return {other.layout: newest_end(other) for other in others}
+        there = find_trees(tree.root, tree.stream, tree.grace_s)
+        return {each.layout: newest_end(each) for each in there if each.layout is not tree.layout} if there else None
     except (DataError, OSError):
-        return {}  # the head says what is wrong with the directory
+        return None  # the head says what is wrong with the directory

@@ -65,7 +65,7 @@ def watched(tree: Tree, writes: Iterable[Callable[[int], bytes]]) -> Growth:
             append(tree.hourly / "20260505/17", coming.pop(0)(now_ns))
             os.utime(tree.hourly / "20260505/17", ns=(now_ns, now_ns))
 
-    return observe(tree, 1, sleep=sleep, now_ns=lambda: now_ns)
+    return observe(tree, 1, sleep=sleep, now_ns=lambda: now_ns, now_s=lambda: now_ns / 1e9)
 
 
 def judged(tree: Tree, writes: Iterable[Callable[[int], bytes]]) -> list[tuple[Level, str]]:
@@ -335,3 +335,16 @@ def test_what_this_user_cannot_read_is_a_finding(tree: Tree, monkeypatch: pytest
     ((level, text),) = said(checks.readable(tree))
     assert level is Level.BAD
     assert f"{tree.hourly / '20260505/17'} cannot be read by uid {os.getuid()}: Permission denied" in text
+
+
+def test_a_clock_that_is_set_back_does_not_make_it_look_for_ever(tmp_path: Path) -> None:
+    append(hour_file(tmp_path, "20260505/17"), line(7, [event(1)]))
+    looked_s = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looked_s
+        looked_s += seconds
+        assert looked_s < 2
+
+    observe(Tree(tmp_path, ORDERS, Layout.STREAMING), 1, sleep=sleep, now_ns=lambda: 0, now_s=lambda: looked_s)
+    assert looked_s == pytest.approx(1, abs=0.2)

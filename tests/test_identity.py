@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperwatch import lookout
+from hyperwatch.log import files
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
 from hyperwatch.log.files import GRACE_S, PlainFile, Tree
@@ -135,9 +137,11 @@ class Stale(PlainFile):
     """A file whose handle goes stale when it is told to."""
 
     stale = False
+    born_stale = False
+    """Whether it opens, and cannot be read."""
 
     def read(self, offset: int, count: int) -> bytes:
-        if self.stale:
+        if self.stale or self.born_stale:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return super().read(offset, count)
 
@@ -154,11 +158,14 @@ class StaleTree(Tree):
     files: list[Stale] = attrs.Factory(list)
     refused: set[str] = attrs.Factory(set)
     """What cannot be opened either."""
+    unreadable: set[str] = attrs.Factory(set)
+    """What opens, and cannot be read."""
 
     def open(self, name: str) -> Stale:
         if name in self.refused:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.files.append(Stale(self.hourly / name))
+        self.files[-1].born_stale = name in self.unreadable
         return self.files[-1]
 
 
@@ -252,3 +259,69 @@ def test_who_has_an_end_to_reach_waits_for_an_older_file_that_fails(tmp_path: Pa
     assert span is not None
     assert span.data == line(8, [event(2)])
     walk.close()
+
+
+@pytest.mark.parametrize("how", ["opens and cannot be read", "is a FIFO"])
+def test_new_hours_are_read_while_an_old_file_opens_and_is_no_use(tmp_path: Path, how: str) -> None:
+    path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
+    append(path, line(7, [event(1)]))
+    log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
+    walk = Walk(log, say=said.append)
+    assert walk.take(1000) is not None
+    append(path, line(8, [event(2)]))
+    log.files[-1].stale = True
+    if how == "is a FIFO":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        log.unreadable.add("20260505/9")
+    append(hour_file(tmp_path, "20260505/10", Layout.STREAMING), line(9, [event(3)]))
+    walk.look_again()
+    span = walk.take(1000)
+    assert span is not None
+    assert span.file == "20260505/10"
+    assert len(said) == 1
+    assert "20260505/9 cannot be read" in said[0]
+    walk.close()
+
+
+def test_a_file_that_grew_again_is_found_also_where_a_line_at_the_old_place_is_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LINE_BYTES", 4096)
+    path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
+    append(path, line(7, [event(1)]))
+    walk = Walk(tree(tmp_path, Layout.STREAMING), say=lambda _: None)
+    assert walk.take(1000) is not None
+    size_bytes = path.stat().st_size
+    os.truncate(path, 0)
+    append(path, line(8, [event(2)]) + b"x" * (size_bytes + 20_000) + b"\n")
+    span = walk.take(1000)
+    assert span is not None
+    assert (span.data, span.anew) == (line(8, [event(2)]), True)
+    walk.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "grown"),
+    [
+        (("20260505/9", 10), ("20260505/9", 11), True),
+        (("20260505/9", 10), ("20260505/10", 1), True),
+        (None, ("20260505/9", 1), True),
+        (("20260505/9", 10), ("20260505/8", 99), False),  # the newest one was pruned
+        (("20260505/9", 10), ("20260505/9", 5), False),
+        (("20260505/9", 10), None, False),
+    ],
+)
+def test_a_layout_that_is_pruned_is_not_one_that_is_written(
+    before: tuple[str, int] | None, after: tuple[str, int] | None, *, grown: bool
+) -> None:
+    assert lookout._has_grown(before, after) is grown
+
+
+def test_a_directory_that_is_away_says_nothing_of_other_layouts(tmp_path: Path) -> None:
+    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
+    (tmp_path / "data").mkdir()
+    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
+    append(hour_file(tmp_path / "data", "20260505/9", Layout.STREAMING), line(7, [event(1)]))
+    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) == {}

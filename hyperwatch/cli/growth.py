@@ -51,8 +51,9 @@ def observe(
     *,
     sleep: Callable[[float], object] = time.sleep,
     now_ns: Callable[[], int] = time.time_ns,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> Growth:
-    """Looks at the newest file for a while. Raises OSError, DataError."""
+    """Looks at the newest file for a while, by a clock that does not jump. Raises OSError, DataError."""
     growth = Growth(seconds)
     names = tree.names()
     if not names:
@@ -61,8 +62,8 @@ def observe(
     try:
         offset = begun = source.size_bytes()
         torn = looks = 0
-        ends_ns = now_ns() + int(seconds * 1e9)
-        while now_ns() < ends_ns:
+        ends_s = now_s() + seconds
+        while now_s() < ends_s:
             sleep(_LOOK_S)
             size_bytes = source.size_bytes()
             if size_bytes == offset:

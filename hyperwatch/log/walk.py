@@ -228,13 +228,18 @@ class Walk:
         """Opens a file again by its name, and reads on where it stands or, where it is another one, from its start."""
         try:
             source = self._log.open(file.name)
-        except OSError:
+        except (OSError, DataError):  # a FIFO that has its name now is no file to read on in
+            return False
+        try:
+            same = is_there(source, file.place())
+        except OSError:  # it opens, and cannot be read
+            source.close()
             return False
         if file.source is not None:
             with suppress(OSError):
                 file.source.close()
         file.source = source
-        if not is_there(source, file.place()):
+        if not same:
             file.offset, file.taken, file.head, file.before, file.anew = 0, 0, "", b"", True
         return True
 
@@ -242,19 +247,19 @@ class Walk:
         if file.source is None:
             return None
         limit = self._limit(file.name, until)
+        damage: tuple[Damage, ...] = ()
         try:
             data = read_lines(file.source, file.offset, max_bytes, limit)
-            if not data:
-                return None
-            if not file.source.is_behind(file.before, file.offset):
-                # It was truncated and has at once grown beyond the place: its size does not tell.
-                self._say(f"{file.name} was written anew: it is read from its start")
-                return self._read_on(file, max_bytes, until) if self._is_reopened(file) else None
-            file.head = file.head or head_of(file.source)
-            damage: tuple[Damage, ...] = ()
         except OversizedLineError as error:
             data = b""
             damage = (Damage(error.offset, error.end - error.offset, "longer than a line may be", b""),)
+        if not data and not damage:
+            return None
+        if not file.source.is_behind(file.before, file.offset):
+            # It was truncated and has at once grown beyond the place: its size does not tell.
+            self._say(f"{file.name} was written anew: it is read from its start")
+            return self._read_on(file, max_bytes, until) if self._is_reopened(file) else None
+        file.head = file.head or head_of(file.source)
         return self._span(file, data, damage)
 
     def _span(self, file: _Open, data: bytes, damage: tuple[Damage, ...] = ()) -> Span:
