@@ -102,6 +102,11 @@ def _clients_behind(vitals: Vitals) -> _Values:
     return [((), sum(late))]
 
 
+def _work(vitals: Vitals) -> _Values:
+    guard = vitals.guard
+    return [(("share",), guard.budget.paid_us / 1e6), (("turns",), guard.turnstile.worked_us / 1e6)]
+
+
 def _of_fills(value: Callable[[Counters], int]) -> Callable[[Vitals], _Values]:
     """Of the one stream that has it; there from the start, and where the node writes no fills."""
     return lambda vitals: [((), value(vitals.counters[FILLS.name]))]
@@ -144,6 +149,9 @@ METRICS = (
     Definition("subscriptions", "gauge", "Subscriptions of all clients.", _subscriptions, _STREAM),
     Definition("clients", "gauge", "WebSocket clients.", lambda vitals: [((), len(vitals.connections()))]),
     Definition("clients_behind", "gauge", "Those with a subscription that is not at the head.", _clients_behind),
+    Definition("clients_over_budget", "gauge", "Those of them that ask for more of the head's time than is their share: served in turns.",
+               lambda vitals: [((), sum(connection.over_budget for connection in vitals.connections()))]),
+    Definition("head_work_seconds", "counter", "Work done for clients, as security.md counts it: within their share, and in turns.", _work, ("in",)),
     Definition("filter_words", "gauge", "Words in the filters of all clients, as security.md counts them.", lambda vitals: [((), vitals.guard.words.held)]),
     Definition("evictions", "counter", "Clients that were put out: silent, stalled, or sending too much or nonsense.", _evictions),
     Definition("refusals", "counter", "What clients were refused, by reason; see security.md.", _refusals, ("reason",)),

@@ -91,6 +91,8 @@ class ClientStatus(_Camel):
     """How far the last of them is behind, in blocks; None where that cannot be told."""
     seconds: float | None
     """The same in block time."""
+    over_budget: bool
+    """Whether they are served in turns, for they ask for more of the head's time than is the client's share."""
 
 
 class Unreadable(_Camel):
@@ -243,6 +245,7 @@ def _client(connection: Connection, vitals: Vitals) -> ClientStatus:
         behind=len(behind),
         blocks=max((blocks for blocks, _ in far if blocks is not None), default=None),
         seconds=max((seconds for _, seconds in far if seconds is not None), default=None),
+        over_budget=connection.over_budget,
     )
 
 

@@ -87,7 +87,15 @@ class Feed:
         shared, leave = (self.throttle, self.courtesy), self.main.head.finish
         beside = Beside(config, records, self.streams, *shared, since=since, leave=leave)
         await beside.look()
-        return attrs.evolve(self, beside=beside)
+        feed = attrs.evolve(self, beside=beside)
+        self.server.guard.turnstile.busy = self.courtesy.busy = (
+            feed.busy
+        )  # not of a recording: what waits there for its time is no work
+        return feed
+
+    def busy(self) -> bool:
+        """Whether anything is on its way from the files to the clients at the head."""
+        return any(pipeline.head.pending_bytes for pipeline in self.pipelines)
 
     @property
     def pipelines(self) -> list[Pipeline]:

@@ -22,6 +22,9 @@ from hyperwatch.feed.http import Exchange
 from hyperwatch.feed.line import Line
 from hyperwatch.feed.wire import Socket, accept
 from hyperwatch.log.batch import Batch
+from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.files import Tree
+from hyperwatch.log.reader import Reader
 from hyperwatch.node.streams import ORDERS, Layout, Stream
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
@@ -127,6 +130,22 @@ def append(path: Path, data: bytes) -> None:
     """As a node does."""
     with path.open("ab") as file:
         file.write(data)
+
+
+def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
+    """One batch of each list of lines."""
+    path = hour_file(root, "20260505/9")
+    append(path, b"")
+    log = Tree(root, ORDERS, Layout.STREAMING)
+    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
+    made = []
+    for lines in blocks:
+        append(path, b"".join(lines))
+        batch = reader.next(None, lambda: None)
+        assert batch is not None
+        made.append(batch)
+    reader.close()
+    return log, made
 
 
 def events_of(batches: Iterable[Batch]) -> list[tuple[int | None, int, bytes]]:

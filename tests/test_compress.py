@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
+from hyperwatch.feed.budget import Allowance, Budget
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.packing import ENCODINGS, Encoding, Message, packed
@@ -108,6 +110,8 @@ class FakeOutlet:
     """A client that keeps what it was offered."""
 
     heard: list[Sequence[bytes]] = attrs.Factory(list)
+
+    allowance: Allowance = attrs.Factory(lambda: Budget(math.inf).open("a fake", 0))
 
     def offer(self, parts: Sequence[bytes], size: int) -> bool:
         assert size == sum(map(len, parts))

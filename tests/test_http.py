@@ -296,6 +296,7 @@ class FakeConnection:
 
     peer: str
     subscriptions: list[FakeSubscription]
+    over_budget: bool = False
 
 
 @attrs.define

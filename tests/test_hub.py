@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 import trio.testing
 
 from hyperwatch.feed import connection as connection_module
+from hyperwatch.feed.budget import Allowance, Budget
 from hyperwatch.feed.connection import Connection
 from hyperwatch.feed.filters import OrderFilter
 from hyperwatch.feed.hub import Hub
@@ -21,7 +23,6 @@ from hyperwatch.feed.protocol import Unsubscribe
 from hyperwatch.feed.streams import Source
 from hyperwatch.feed.subscription import Subscription
 from hyperwatch.feed.views import Orders, OrderUpdates, View
-from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.past import Past
@@ -29,7 +30,7 @@ from hyperwatch.log.reader import Reader
 from hyperwatch.log.ring import Ring
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
-from support import USER, append, event, hour_file, line, messages_in, until
+from support import USER, append, batches, event, hour_file, line, messages_in, until
 
 
 @attrs.define(eq=False)
@@ -41,6 +42,8 @@ class FakeSocket:
     address: str = "a fake"
     unfinished: bool = False
     heard: list[dict[str, Any]] = attrs.Factory(list)
+
+    allowance: Allowance = attrs.Factory(lambda: Budget(math.inf).open("a fake", 0))
 
     def offer(self, parts: Sequence[bytes], size: int) -> bool:
         assert size == sum(map(len, parts))
@@ -65,22 +68,6 @@ class FakeSocket:
 
     def blocks(self) -> list[int]:
         return [message["data"]["blockNumber"] for message in self.heard if message["channel"] == "orders"]
-
-
-def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
-    """One batch of each list of lines."""
-    path = hour_file(root, "20260505/9")
-    append(path, b"")
-    log = Tree(root, ORDERS, Layout.STREAMING)
-    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
-    made = []
-    for lines in blocks:
-        append(path, b"".join(lines))
-        batch = reader.next(None, lambda: None)
-        assert batch is not None
-        made.append(batch)
-    reader.close()
-    return log, made
 
 
 def subscribed(hub: Hub, socket: FakeSocket, view: View | None = None, name: str = "1") -> Subscription:

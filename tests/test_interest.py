@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperwatch.feed.budget import Allowance, Budget
 from hyperwatch.feed.filters import OrderFilter, any_of
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.interest import Index, Interest
@@ -90,6 +92,8 @@ class FakeOutlet:
     room: int = 10**9
     heard: list[bytes] = attrs.Factory(list)
     behind: int = 0
+
+    allowance: Allowance = attrs.Factory(lambda: Budget(math.inf).open("a fake", 0))
 
     def offer(self, parts: Sequence[bytes], size: int) -> bool:
         data = b"".join(parts)

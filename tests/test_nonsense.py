@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from loguru import logger
 from nonsense import PLACES, Nonsense, deep
 
 from hyperwatch.feed import requests
+from hyperwatch.feed.limits import Limits
 from hyperwatch.log import state
 from hyperwatch.node.streams import DIFFS, FILLS, Layout
 from support import append, diff, event, fill, hour_file, line, running
@@ -131,7 +133,8 @@ async def fuzzed(root: Path, messages: int, seed: int = SEED) -> tuple[Fuzz, Log
             append(path, line(block, events))
 
     write()
-    settings = {"state_dir": root / "state", "info_url": "http://127.0.0.1:1/info", "ring_bytes": 2**20}
+    settings = {"state_dir": root / "state", "info_url": "http://127.0.0.1:1/info", "ring_bytes": 2**20,
+                "limits": Limits(client_share=math.inf)}  # fmt: skip  # it is as fast as it can
     with log.kept():
         async with running(root, **settings) as port:
             fuzz, done, before = Fuzz(port, Nonsense(seed)), 0, None

@@ -27,6 +27,7 @@ from hyperwatch.config import (
     origin,
 )
 from hyperwatch.doors import Doors
+from hyperwatch.feed.budget import DEFAULT_SHARE
 from hyperwatch.feed.limits import (
     DEFAULT_CLIENT_PAST_MB_S,
     DEFAULT_CLIENT_WORDS,
@@ -91,6 +92,9 @@ def metrics_address() -> str:
         help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
 @option("--client-past-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
         help="The same for one client.")  # fmt: skip
+@option("--client-head-share", metavar="PART", type=NumberRange(0), default=DEFAULT_SHARE,
+        help="The part of the event loop's time that the connections of one client may have together, as docs/security.md "
+        "counts it. 0: without a limit.")  # fmt: skip
 @option("--tokens-file", type=UserPath(), default=None, show_default="everybody may connect",
         help="Clients must send one of these tokens, one a line. HYPERWATCH_TOKENS may hold some too.")  # fmt: skip
 @option("--allow-origin", metavar="ORIGIN", multiple=True, show_default="pages of this host",
@@ -143,6 +147,7 @@ def configured(settings: Mapping[str, Any]) -> Config:
             client_words=settings["max_filter_words"],
             past_mb_s=settings["past_rate"] or math.inf,
             client_past_mb_s=settings["client_past_rate"] or math.inf,
+            client_share=settings["client_head_share"] or math.inf,
         ),
         tokens=Tokens.load(settings["tokens_file"], os.environ.get(VARIABLE)),
         origins=frozenset(map(origin, settings["allow_origin"])),

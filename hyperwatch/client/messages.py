@@ -131,6 +131,9 @@ class Position(Numbered):
     """When the node wrote what was read last, UTC."""
     read_time_ms: int | None
     """When the service read it, UTC."""
+    behind: str | None = None
+    """Why the subscription is not at the head: "past", it is being sent what was written before; "budget", its client asks
+    for more of the service's time than is its share. None where it is at the head; other reasons may follow."""
 
 
 @attrs.frozen
@@ -193,6 +196,7 @@ class _Events(_Where, kw_only=True):
 class _Position(_Where):
     writeTime: int | None = None
     readTime: int | None = None
+    behind: str | None = None
 
 
 class _Edge(msgspec.Struct):
@@ -247,7 +251,7 @@ def _position(kind: type[Position]) -> Callable[[str, bytes], Message]:
     def make(channel: str, data: bytes) -> Message:
         found = _POSITION.decode(data)
         times = (found.blockTime, found.writeTime, found.readTime)
-        return kind(channel, data, found.cursor, found.blockNumber, *times)
+        return kind(channel, data, found.cursor, found.blockNumber, *times, found.behind)
 
     return make
 

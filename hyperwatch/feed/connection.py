@@ -7,16 +7,19 @@ are not at the head. At the head the hub pushes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 
 from hyperwatch.errors import CursorError, DataError
 from hyperwatch.feed.chatter import Level
+from hyperwatch.feed.cost import BRIEF_US, DOUBT_US, READ_US, made_us, request_us
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
 from hyperwatch.feed.hub import TELL_S
+from hyperwatch.feed.look import look
 from hyperwatch.feed.packing import Message, packed
 from hyperwatch.feed.protocol import (
     AUTHORIZED,
@@ -52,7 +55,11 @@ __all__ = ["Connection"]
 
 _AHEAD = "nothing at or behind that place has been written yet: it begins at the newest complete line"
 _READERS = 4  # of one connection at once: each holds two files; the others wait as cursors
+_READS = 32  # of one of them, 8 MiB, where others wait
 _RETRY_S = 1.0
+_REST_S = 0.05  # for a client without time for the head
+_IDLE_US = 1  # to find that one of them waits
+_JOIN_US = 10  # to join the hub, and to leave it
 _LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
 _WAIT_S = 0.25  # for a head that has not got to where a subscription starts
 
@@ -64,9 +71,10 @@ class Connection:
         socket: the way to the client; its owner closes it.
         streams: what it can subscribe to; a stream that the node begins to write is added.
         guard: what the client may take.
+        client: for whom the work counts that is done for it; None: for its address.
     """
 
-    def __init__(self, socket: Socket, streams: Streams, guard: Guard | None = None) -> None:
+    def __init__(self, socket: Socket, streams: Streams, guard: Guard | None = None, client: str | None = None) -> None:
         self._guard = guard or Guard()
         self._socket = socket
         self._streams = streams
@@ -74,9 +82,13 @@ class Connection:
         self._numbers = itertools.count(1)
         self._behind = trio.Event()
         self._over: list[Subscription] = []
+        self._reading = 0  # how many have a reader
+        self._crowded = False  # whether others wait for one
         self._turn = trio.Lock()
         self._share = self._guard.limits.client_past()
         self._words = self._guard.words.connection()
+        self.allowance = self._guard.budget.open(client or socket.address, trio.current_time())
+        """What it may have of the head's time: what is looked at for it counts, by the hub or here."""
         self.offer = socket.offer
         """How the hub pushes: without waiting, and without a way through here."""
         socket.when_rest_waits(self.wake)
@@ -90,6 +102,11 @@ class Connection:
     def subscriptions(self) -> Collection[Subscription]:
         """What it has asked for."""
         return self._subscriptions.values()
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether what is behind is served in turns, for the client asks for more of the head's time than is its share."""
+        return any(found.why == "budget" and not found.live for found in self._subscriptions.values())
 
     @property
     def behind(self) -> bool:
@@ -111,6 +128,7 @@ class Connection:
             self._subscriptions.clear()
             self._over.clear()
             self._words.close()
+            self.allowance.close()
 
     async def close(self, code: int, reason: str) -> bool:
         """The closing handshake; the caller bounds it. False where the client's socket was stalled: it was reset."""
@@ -133,7 +151,11 @@ class Connection:
         try:
             if isinstance(message, bytes):
                 raise binary()
-            await self._obey(parse(message))
+            async with self._turn_for(request_us(message)):
+                request = parse(message)
+            if isinstance(request, Subscribe):
+                self._charge(DOUBT_US * len(request.warnings), over=not self._rested)
+            await self._obey(request)
         except ProtocolError as error:
             for answer in error.answers():
                 await self._socket.send(answer)
@@ -229,19 +251,36 @@ class Connection:
             self._behind = trio.Event()
             await self._socket.flush()
             while behind := [found for found in self._subscriptions.values() if not found.live]:
+                idle = 0
                 for subscription in behind:
-                    if not subscription.over:
-                        await self._step(subscription)
+                    if self._waits(subscription):
+                        idle += 1
+                    elif not subscription.over:
+                        idle += not await self._step(subscription)
                 self._close_over()
+                if idle:
+                    self._guard.turnstile.work(idle * _IDLE_US, over=True)
+                if idle == len(behind):
+                    await trio.sleep(_REST_S)
             self._close_over()
 
-    async def _step(self, subscription: Subscription) -> None:
-        """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head."""
+    def _waits(self, subscription: Subscription) -> bool:
+        """Whether it has had all that there is, and its client has no time for the head: thousands may, so it is seen at once."""
+        if subscription.serial != self._source(subscription).hub.ring.end_serial or subscription.reader is not None:
+            return False
+        return subscription.arrived and not self._rested
+
+    async def _step(self, subscription: Subscription) -> bool:
+        """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head.
+
+        Returns:
+            False where it waits: for a reader of the files, or, having had all that there is, for time at the head.
+        """
         hub = self._source(subscription).hub
         if subscription.reader is not None:
             await self._step_in_files(subscription, subscription.reader)
         elif subscription.serial < hub.ring.first_serial:
-            await self._open_files(subscription)
+            return await self._open_files(subscription)
         elif (entry := hub.ring.at(subscription.serial)) is not None:
             await self._send_entry(subscription, entry)
             subscription.serial += 1
@@ -251,22 +290,30 @@ class Connection:
         elif self._socket.unfinished:
             await self._socket.flush()
         elif not subscription.over:
+            # Else all that wait would come to the head when there is time for one, and be sent away again.
+            self.allowance.pay(_JOIN_US + subscription.looked_us, trio.current_time())
+            subscription.why = "past"
             hub.join(subscription)  # nothing was awaited since the look at the ring
+        return True
 
-    async def _open_files(self, subscription: Subscription) -> None:
+    async def _open_files(self, subscription: Subscription) -> bool:
+        """False where others read: it waits for its turn as a cursor, which holds no file."""
         subscription.arrived = False
-        reading = sum(other.reader is not None for other in self._subscriptions.values())
-        if reading >= _READERS:
-            await trio.lowlevel.checkpoint()  # it waits for its turn as a cursor, which holds no file
-            return
+        if self._reading >= _READERS:
+            self._crowded = True
+            await trio.lowlevel.checkpoint()
+            return False
         try:
             subscription.reader = await self._source(subscription).past.open(
                 subscription.cursor, keyed=subscription.view.keyed
             )
+            subscription.reads = 0
+            self._reading += 1
         except CursorError as error:
             await self._skip_to_ring(subscription, error)
         except (OSError, DataError) as error:
             await self._wait_for_files(subscription, error)
+        return True
 
     async def _wait_for_files(self, subscription: Subscription, error: Exception) -> None:
         """The files are there and cannot be read now: tries again later, from the same place."""
@@ -292,6 +339,8 @@ class Connection:
             return
         until, serial = seam
         try:
+            async with self._turn_for(READ_US, over=subscription.why == "budget"):
+                pass
             batch = await past.next(reader, until, self._share)
             begun = any(place.offset or place.taken for place in until.places)
             if batch is None and begun and not covers(reader.cursor, until, past.log.rank):
@@ -313,6 +362,46 @@ class Connection:
             if subscription.over:
                 return
         subscription.cursor = batch.after
+        self._take_turns(subscription)
+
+    def _take_turns(self, subscription: Subscription) -> None:
+        """Lets another have its reader, where one waits and it has read much."""
+        subscription.reads += 1
+        if self._crowded and subscription.reads >= _READS:
+            self._crowded = False
+            self._close_reader(subscription)
+            subscription.serial = -1
+
+    @property
+    def _rested(self) -> bool:
+        """Whether its client has time for the head."""
+        return self.allowance.rested(trio.current_time())
+
+    def _charge(self, work_us: float, *, over: bool) -> None:
+        self._guard.turnstile.work(work_us, over=over)
+        if not over:
+            self.allowance.pay(work_us, trio.current_time())
+
+    @asynccontextmanager
+    async def _turn_for(self, work_us: float, *, over: bool = False) -> AsyncIterator[None]:
+        """A turn for something that is to be done for the client and takes so long. In it nobody is waited for."""
+        over = over or not self._rested
+        turnstile = self._guard.turnstile
+        async with turnstile.turn(self.allowance.client) if over else turnstile.short_cut():
+            self._charge(work_us, over=over)
+            yield
+
+    async def _look(self, subscription: Subscription, entry: Entry) -> Sequence[Message]:
+        """What a subscription hears of an entry. Who is over budget waits for a turn, until it has had all that there is."""
+        view, over = subscription.view, subscription.why == "budget" or not self._rested
+        subscription.why = "budget" if over else "past"
+        took_us = view.look_us(entry)
+        async with self._turn_for(took_us, over=over):
+            brief = took_us < BRIEF_US
+            messages = view.messages(entry) if brief else await look(view, entry, self._guard.turnstile.pause)
+            self._charge(made_us(messages), over=over)
+        subscription.looked_us = took_us
+        return messages
 
     async def _skip_to_ring(self, subscription: Subscription, error: Exception) -> None:
         """What lies between cannot be read: says so, and goes on with what the ring holds."""
@@ -329,7 +418,7 @@ class Connection:
             await self._tell(subscription, gap(missing))
 
     async def _send_entry(self, subscription: Subscription, entry: Entry) -> None:
-        messages = subscription.view.messages(entry)
+        messages = await self._look(subscription, entry)
         for message in messages:
             await self._send(subscription, message)
         subscription.cursor = entry.after
@@ -338,7 +427,7 @@ class Connection:
         now = trio.current_time()
         if subscription.view.ours and now - subscription.told_s >= TELL_S:
             subscription.told_s = now
-            await self._tell(subscription, standing("cursor", entry.after, entry))
+            await self._tell(subscription, standing("cursor", entry.after, entry, behind=subscription.why))
         await trio.lowlevel.checkpoint()  # what is offered waits for nobody, and others want to run too
 
     async def _tell(self, subscription: Subscription, message: Message) -> None:
@@ -376,3 +465,4 @@ class Connection:
         if subscription.reader is not None:
             subscription.reader.close()
             subscription.reader = None
+            self._reading -= 1

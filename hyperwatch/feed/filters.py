@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Self, cast
 
 import attrs
 
+from hyperwatch.feed.cost import ASK_US, DETAIL_US, EVENT_US
 from hyperwatch.feed.details import Details, address, refuse_empty
-from hyperwatch.feed.interest import Interest, interest_in, routed
+from hyperwatch.feed.interest import Interest, few, interest_in, routed
 from hyperwatch.feed.word_lists import WordList, shared
 from hyperwatch.node.keys import OrderKeys
 from hyperwatch.node.runs import Run
@@ -19,6 +20,7 @@ __all__ = ["CLASSES", "AnyOf", "Filter", "OrderFilter", "Statuses", "any_of", "d
 
 CLASSES: dict[str, StatusClass] = {kind.value: kind for kind in StatusClass}
 
+_PART = 100  # events whose details are looked up between pauses: a sixth of a millisecond
 _VERDICTS = 256  # statuses that a filter remembers: 29 are known, and foreign data may have any number
 
 _SIDES = {"Bid": "B", "Ask": "A"}  # as old files spell them
@@ -106,6 +108,10 @@ class OrderFilter:
     """`B`, `A` or both."""
     details: Details | None = None
     """What is looked up in the event's bytes, where all else holds."""
+    _brief: bool = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(lambda self: self._is_brief(), takes_self=True)
+    )
+    """Whether it takes next to no time, whatever it is asked about."""
 
     @classmethod
     def of(
@@ -162,6 +168,36 @@ class OrderFilter:
 
     def select(self, run: Run) -> Sequence[int]:
         """The positions of a run's events that match: each condition is asked of those that all before it left."""
+        chosen = self._routed(run)
+        return chosen if self.details is None or not chosen else self._detailed(self.details, run, chosen)
+
+    def select_in_parts(self, run: Run) -> Generator[None, None, Sequence[int]]:
+        """The same, with pauses."""
+        chosen = self._routed(run)
+        yield
+        if self.details is None or not chosen:
+            return chosen
+        found = list[int]()
+        for at in range(0, len(chosen), _PART):
+            found += self._detailed(self.details, run, chosen[at : at + _PART])
+            yield
+        return found
+
+    def look_us(self, run: Run) -> float:
+        """What `select` takes, in microseconds, about."""
+        if self._brief:
+            return ASK_US
+        if self.details is not None:
+            return ASK_US + DETAIL_US * len(self._routed(run))
+        return ASK_US + EVENT_US * run.count
+
+    def _is_brief(self) -> bool:
+        routes = self.coins is not None or self.users is not None
+        judges = not (self.sides is None and self.statuses is None and self.not_statuses is None)
+        return self.details is None and few(self.coins, self.dexes, self.users) and (routes or not judges)
+
+    def _routed(self, run: Run) -> Sequence[int]:
+        """Those that match by what all events are routed by."""
         chosen = routed(run, self.coins, self.dexes, self.users)
         if not chosen:
             return chosen
@@ -172,10 +208,13 @@ class OrderFilter:
             chosen = self.statuses.select(run, chosen, wanted=True)
         if self.not_statuses is not None:
             chosen = self.not_statuses.select(run, chosen, wanted=False)
-        if self.details is not None:
-            hold = self.details.hold
-            chosen = [number for number, event in zip(chosen, run.some(chosen), strict=True) if hold(event)]
         return chosen
+
+    @staticmethod
+    def _detailed(details: Details, run: Run, chosen: Sequence[int]) -> list[int]:
+        """Those of some whose details match."""
+        hold = details.hold
+        return [number for number, event in zip(chosen, run.some(chosen), strict=True) if hold(event)]
 
 
 def _side_of(event: OrderKeys) -> str:
@@ -213,6 +252,17 @@ class AnyOf:
     def select(self, run: Run) -> list[int]:
         """The positions of a run's events that match, each once."""
         return sorted(set().union(*(each.select(run) for each in self.filters)))
+
+    def select_in_parts(self, run: Run) -> Generator[None, None, Sequence[int]]:
+        """The same, with pauses."""
+        found = set[int]()
+        for each in self.filters:
+            found |= set((yield from each.select_in_parts(run)))
+        return sorted(found)
+
+    def look_us(self, run: Run) -> float:
+        """What `select` takes, in microseconds, about."""
+        return sum(each.look_us(run) for each in self.filters)
 
 
 Filter = OrderFilter | AnyOf

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from http import HTTPStatus
 
+from hyperwatch.feed.budget import Budget
 from hyperwatch.feed.chatter import Chatter
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.feed.http import Request
 from hyperwatch.feed.limits import Limits, Room, sockets_end
 from hyperwatch.feed.proxies import Proxies
 from hyperwatch.feed.tokens import Tokens
+from hyperwatch.feed.turnstile import Turnstile
 from hyperwatch.feed.word_lists import WordBudget
 
 __all__ = ["HANDSHAKES", "HANDSHAKES_PER_ADDRESS", "UNAUTHORIZED", "Guard"]
@@ -49,6 +51,8 @@ class Guard:
         self._origins = frozenset(map(_without_port, origins))
         self.proxies = proxies or Proxies()
         self.words = WordBudget(self.limits.words, self.limits.client_words)
+        self.budget = Budget(self.limits.client_share)
+        self.turnstile = Turnstile()
         total, each = self.limits.connections, self.limits.connections_per_address
         self.connections = Room(
             total,
@@ -84,20 +88,29 @@ class Guard:
             text = "pages of this origin may not connect: the service's --allow-origin lists those that may"
             raise RefusedError(Why.ORIGIN, HTTPStatus.FORBIDDEN, text)
 
-    def knows(self, request: Request) -> bool:
-        """Whether a request may come in; False where it brought no token. Refuses one with a wrong token."""
+    def token_of(self, request: Request) -> str | None:
+        """The token that a request may come in with, "" where none is needed; None where it brought none.
+
+        Refuses one with a wrong token.
+        """
         if not self._tokens:
-            return True
+            return ""
         sent = request.header(b"authorization")
         if not sent:
-            return False
-        if sent[: len(_BEARER)].lower() != _BEARER or not self._tokens.allow(sent[len(_BEARER) :].strip()):
+            return None
+        token = sent[len(_BEARER) :].strip()
+        if sent[: len(_BEARER)].lower() != _BEARER or not self._tokens.allow(token):
             raise _unauthorized(_WRONG_TOKEN)
-        return True
+        return token
+
+    def client(self, address: str, token: str) -> str:
+        """For whom the work counts that is done for a connection: its address, and where there are tokens the token too."""
+        number = self._tokens.number(token)
+        return f"{address} with token {number}" if number else address
 
     def check_token(self, request: Request) -> None:
         """Refuses a request without a right token."""
-        if not self.knows(request):
+        if self.token_of(request) is None:
             raise _unauthorized(_NO_TOKEN)
 
     def allows(self, token: str) -> bool:

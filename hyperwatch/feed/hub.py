@@ -1,21 +1,24 @@
 """The hub: subscriptions at the head of the log, each message built once and pushed to all that want it.
 
-It never waits for a client. A socket that takes no more turns its subscriptions over to their connection.
+It never waits for a client. A socket that takes no more turns its subscriptions over to their connection, and so does a
+client that has used up what it may have of the head's time (`budget`). Those who need little are served first.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 import trio
 
+from hyperwatch.feed.cost import AT_ONCE_US, BRIEF_US, BYTES_PER_US, made_us
 from hyperwatch.feed.interest import Index, Interest
+from hyperwatch.feed.look import look
 from hyperwatch.feed.packing import Encoding, packed
 from hyperwatch.feed.subscription import Framed, Outlet, Subscription
-from hyperwatch.feed.views import View, standing
+from hyperwatch.feed.views import Behind, View, standing
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.ring import Ring
@@ -24,12 +27,9 @@ __all__ = ["TELL_S", "Hub"]
 
 TELL_S = 1.0  # how often a subscription hears where it stands
 
-# Work is counted in microseconds, about, for the clock would tell how busy the machine is.
-_AT_ONCE_US = 1000  # between checkpoints: what another client may have to wait
-_ASK_US = 5  # a view about an entry, and for its message
+# As in `cost`: microseconds, about.
 _PUSH_US = 8
 _TELL_US = 1
-_BYTES_PER_US = 4096  # of messages, as they are made and as they are pushed
 _EVENTS_PER_US = 4  # as they are looked up by coin and user
 _TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
 _TOGETHER_BYTES = 2 * 1024 * 1024  # entries that views are asked about together, where so many are there already
@@ -47,6 +47,22 @@ class _Group:
     members: dict[Subscription, None] = attrs.Factory(dict)
     """A dict, not a set: clients in the order they came."""
 
+    def modest(self, work_us: float, now_s: float) -> bool:
+        """Whether any member's client needs little: the others wait until all such have been served."""
+        for each in self.members:  # noqa: SIM110  any() would be three calls, for every group that is asked
+            if each.allowance.modest(work_us, now_s):
+                return True
+        return False
+
+    @property
+    def spent_s(self) -> float:
+        """Of the member that has used least."""
+        return min((each.allowance.spent_s for each in self.members), default=0.0)
+
+    def over(self, work_us: float, now_s: float) -> bool:
+        """Whether no member's client has so much time left."""
+        return all(each.allowance.over(work_us, now_s) for each in self.members)
+
 
 _Numbered = tuple[int, Entry]
 
@@ -62,14 +78,26 @@ class _Pushed:
     """Of the messages, bytes."""
 
 
+@attrs.frozen(eq=False)
+class _Later:
+    """Who is pushed to when those who need little have been served."""
+
+    said: list[_Pushed]
+    members: list[Subscription]
+    share_us: float
+    """Of what it took to find that out."""
+
+
 class Hub:
     """Pushes entries to the live subscriptions.
 
     Args:
         ring: the batches decoded last; the head fills it before it publishes.
+        clock: tells the time by which clients' budgets fill up.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
         self.ring = ring
         self.last: Entry | None = None
         """The entry published last."""
@@ -77,7 +105,8 @@ class Hub:
         self._start = ring.end
         self._within = False  # an entry, which some views have and others not yet
         self._awaited = False  # its end
-        self._work_us = 0  # since a checkpoint
+        self._work_us = 0.0  # since a checkpoint
+        self._now_s = 0.0  # then
         self._groups: dict[View, _Group] = {}
         self._index: Index[_Group] = Index()
         self._keyed = 0  # how many of the groups look at what events are routed by
@@ -86,7 +115,10 @@ class Hub:
         self._coins_read_s = -TELL_S
 
     def join(self, subscription: Subscription) -> None:
-        """Makes it live. It must stand at the ring's end; nothing may be awaited between that look and this call."""
+        """Makes it live. It must stand at the ring's end; nothing may be awaited between that look and this call.
+
+        Whether its client has time for that is for who calls to know.
+        """
         view = subscription.view
         group = self._groups.get(view)
         if group is None:
@@ -124,17 +156,93 @@ class Hub:
         self._published = trio.Event()
         for entries in _together(batch.entries, self.ring.end_serial - len(batch.entries)):
             self._within = True
-            for group, concerned in self._asked(entries).items():
-                for pushed in self._writes(group, concerned):
-                    reached[group] = None
-                    await self._push(group, pushed)
-                if self._work_us >= _AT_ONCE_US:
-                    await self._breathe()
+            await self._serve(self._asked(entries), reached)
             serial, self.last = entries[-1]
             self._serial, self._within = serial + 1, False
             if self._awaited:
                 await self._breathe()
         return len({subscription.outlet for group in reached for subscription in group.members})
+
+    async def _serve(self, asked: Mapping[_Group, list[_Numbered]], reached: dict[_Group, None]) -> None:
+        """First those who need little, then the others, who used least first, as long as they have time left."""
+        self._now_s = self._clock()
+        demanding: list[tuple[_Group, list[_Numbered], float]] = []
+        later: list[_Later] = []
+        for group, entries in asked.items():
+            look_us = 0.0
+            for _, entry in entries:
+                look_us += group.view.look_us(entry)
+            if group.modest(look_us / (len(group.members) or 1), self._now_s):
+                await self._ask(group, entries, look_us, reached, later)
+            else:
+                demanding.append((group, entries, look_us))
+        for each in later:
+            await self._push(each.said, each.members, each.share_us)
+        demanding.sort(key=lambda each: each[0].spent_s)
+        for group, entries, look_us in demanding:
+            if group.over(look_us / (len(group.members) or 1), self._now_s):
+                await self._put_behind(group, entries)
+            else:
+                await self._ask(group, entries, look_us, reached, None)
+
+    async def _ask(
+        self,
+        group: _Group,
+        entries: Sequence[_Numbered],
+        look_us: float,
+        reached: dict[_Group, None],
+        later: list[_Later] | None,
+    ) -> None:
+        """Asks a view about entries, and pushes what it has to say; to clients that need much, if there is a later, then.
+
+        What it takes to find out is paid by the members together.
+        """
+        said, more_us = await self._looked(group.view, entries, look_us)
+        took_us = look_us + more_us
+        self._work_us += took_us
+        share_us = took_us / (len(group.members) or 1)
+        if not said:
+            for each in group.members:
+                each.allowance.pay(share_us, self._now_s)
+        else:
+            reached[group] = None
+            members = list(group.members)
+            if later is not None and len(members) > 1:
+                modest = [each for each in members if each.allowance.modest(share_us, self._now_s)]
+                if len(modest) < len(members):
+                    early = set(modest)
+                    later.append(_Later(said, [each for each in members if each not in early], share_us))
+                    members = modest
+            await self._push(said, members, share_us)
+        if self._work_us >= AT_ONCE_US:
+            await self._breathe()
+
+    @staticmethod
+    async def _looked(view: View, entries: Sequence[_Numbered], look_us: float) -> tuple[list[_Pushed], float]:
+        """(what a view has to say of entries, what it took to make that)."""
+        said: list[_Pushed] = []
+        all_us = 0.0
+        for serial, entry in entries:
+            messages = view.messages(entry) if look_us < BRIEF_US else await look(view, entry)
+            if messages:
+                all_us += made_us(messages)
+                size = sum(len(message.tail) for message in messages)
+                said.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
+        return said, all_us
+
+    async def _put_behind(self, group: _Group, entries: Sequence[_Numbered]) -> None:
+        """No member has any time left: their connections serve them from here, in turns."""
+        for subscription in list(group.members):
+            for serial, entry in entries:
+                if subscription.live and serial >= subscription.serial:
+                    self._hand_over(subscription, entry, serial, "budget")
+            self._work_us += _PUSH_US
+            if self._work_us >= AT_ONCE_US:
+                await self._breathe()
+
+    def _hand_over(self, subscription: Subscription, entry: Entry, serial: int, why: Behind) -> None:
+        self.leave(subscription)
+        subscription.fall_behind(entry, serial, why)
 
     def _asked(self, entries: Sequence[_Numbered]) -> dict[_Group, list[_Numbered]]:
         """Whom any of them may concern, and which do."""
@@ -146,35 +254,24 @@ class Hub:
                 asked[group].append(numbered)
         return asked
 
-    def _writes(self, group: _Group, entries: Sequence[_Numbered]) -> Iterator[list[_Pushed]]:
-        """What a view has to say of entries, in parts that may go to a client in one write."""
-        some: list[_Pushed] = []
-        room = _WRITE_BYTES
-        for serial, entry in entries:
-            messages = group.view.messages(entry)
-            size = sum(len(message.tail) for message in messages)
-            self._work_us += _ASK_US + size // _BYTES_PER_US + (entry.run.count if group.interest is None else 0)
-            if not messages:
-                continue
-            if some and size > room:
-                yield some
-                some, room = [], _WRITE_BYTES
-            some.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
-            room -= size
-        if some:
-            yield some
+    async def _push(self, said: Sequence[_Pushed], members: Sequence[Subscription], share_us: float) -> None:
+        for pushed in _writes(said):
+            await self._write(pushed, members, share_us)
+            share_us = 0.0
 
-    async def _push(self, group: _Group, pushed: Sequence[_Pushed]) -> None:
-        each_us = _PUSH_US + sum(len(each.framed) * _TELL_US + each.size // _BYTES_PER_US for each in pushed)
-        members = list(group.members)
-        step = _AT_ONCE_US // each_us + 1
+    async def _write(self, pushed: Sequence[_Pushed], members: Sequence[Subscription], share_us: float) -> None:
+        # Bytes take time too, but nobody can have more of that than the socket takes.
+        push_us = _PUSH_US + _TELL_US * sum(len(each.framed) for each in pushed)
+        each_us = push_us + sum(each.size for each in pushed) / BYTES_PER_US
+        step = int(AT_ONCE_US / each_us) + 1
         for at in range(0, len(members), step):
             some = members[at : at + step]
             for subscription in some:
                 if subscription.live:  # others ran since the list was made: it may have left
                     self._push_to(subscription, pushed)
+                    subscription.allowance.pay(push_us + share_us, self._now_s)
             self._work_us += each_us * len(some)
-            if self._work_us >= _AT_ONCE_US:
+            if self._work_us >= AT_ONCE_US:
                 await self._breathe()
 
     def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
@@ -191,18 +288,20 @@ class Hub:
                 size += length
         if first is None:
             return
+        if subscription.allowance.over(_PUSH_US, self._now_s):
+            self._hand_over(subscription, first.entry, first.serial, "budget")
+            return
         if len(parts) > _PARTS:
             parts = [b"".join(parts)]
         if subscription.push(parts, size):
             subscription.seq = seq
         else:
-            self.leave(subscription)
-            subscription.fall_behind(first.entry, first.serial)
+            self._hand_over(subscription, first.entry, first.serial, "past")
 
     async def _breathe(self) -> None:
         """Lets others run."""
-        self._work_us = 0
         await trio.lowlevel.checkpoint()
+        self._work_us, self._now_s = 0.0, self._clock()
 
     async def published(self) -> None:
         """Returns when the next batch is in the ring."""
@@ -232,13 +331,13 @@ class Hub:
                 for subscription in group.members:
                     found[subscription.outlet].append(subscription)
                 self._work_us += _TELL_US * len(group.members)
-            if self._work_us >= _AT_ONCE_US:
+            if self._work_us >= AT_ONCE_US:
                 await self._breathe()
         return found
 
     async def _between_entries(self) -> None:
         """Lets others run, and returns where every view has had the same."""
-        if self._work_us >= _AT_ONCE_US:
+        if self._work_us >= AT_ONCE_US:
             await self._breathe()
         self._awaited = True
         while self._within:  # noqa: ASYNC110  for a few milliseconds at most
@@ -294,5 +393,19 @@ def _together(entries: Sequence[Entry], serial: int) -> Iterator[list[_Numbered]
             some, size = [], 0
         some.append((number, entry))
         size += entry.run.size_bytes
+    if some:
+        yield some
+
+
+def _writes(said: Sequence[_Pushed]) -> Iterator[list[_Pushed]]:
+    """What is said, in parts that may go to a client in one write."""
+    some: list[_Pushed] = []
+    room = _WRITE_BYTES
+    for each in said:
+        if some and each.size > room:
+            yield some
+            some, room = [], _WRITE_BYTES
+        some.append(each)
+        room -= each.size
     if some:
         yield some

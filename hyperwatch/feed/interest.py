@@ -13,11 +13,13 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 
+from hyperwatch.feed.cost import ASK_US, EVENT_US
 from hyperwatch.log.batch import Entry
 from hyperwatch.node.runs import Run
 
-__all__ = ["Index", "Interest", "Interested", "interest_in", "routed"]
+__all__ = ["Index", "Interest", "Interested", "few", "interest_in", "routed", "routing_us"]
 
+_FEW = 8  # words that are looked up in next to no time
 _WORDS = 1_000  # as many are looked up one by one; who wants more is asked always, which takes less than joining would
 
 
@@ -60,6 +62,16 @@ def routed(
         return chosen
     among = set(_places(run.coins, coins, dexes))
     return [number for number in chosen if number in among]
+
+
+def routing_us(run: Run, coins: frozenset[str] | None, dexes: tuple[str, ...], users: frozenset[str] | None) -> float:
+    """What it takes to ask a filter that asks for these, in microseconds: many words may be those of all events."""
+    return ASK_US if few(coins, dexes, users) else ASK_US + EVENT_US * run.count
+
+
+def few(coins: frozenset[str] | None, dexes: tuple[str, ...], users: frozenset[str] | None) -> bool:
+    """Whether a filter asks for so few words that they are looked up in next to no time."""
+    return (coins is None or len(coins) <= _FEW) and (users is None or len(users) <= _FEW) and not dexes
 
 
 def _places(

@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 
 import attrs
 
+from hyperwatch.feed.budget import DEFAULT_SHARE
 from hyperwatch.feed.ends import RefusedError, Why
 from hyperwatch.log.throttle import Throttle
 
@@ -64,6 +65,8 @@ class Limits:
     """What all clients together may have read from the files, in MB a second; math.inf for no limit."""
     client_past_mb_s: float = DEFAULT_CLIENT_PAST_MB_S
     """The same for one of them."""
+    client_share: float = DEFAULT_SHARE
+    """What one client may have of the event loop's time, as `budget` counts; math.inf for no limit."""
 
     def past(self) -> Throttle:
         """For all clients together."""

@@ -30,8 +30,15 @@ class Message:
     channel: bytes
     """Of our own types: the channel whose `id` and `seq` go before the tail. Official messages: b""."""
     tail: bytes
-    binary: bool = False
-    """Whether the tail is compressed."""
+    packing: Encoding | None = None
+    """How the tail is compressed."""
+    raw_bytes: int = 0
+    """Of a compressed tail: how long it was before."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether the tail is compressed."""
+        return self.packing is not None
 
 
 def packed(message: Message, encoding: Encoding | None) -> Message:
@@ -41,4 +48,4 @@ def packed(message: Message, encoding: Encoding | None) -> Message:
     document = b"{" + message.tail[:-1]  # its last brace closes the envelope
     # Either body stands alone: a zstd frame that names its length, a gzip member without a date.
     body = zstd.compress(document, _LEVEL) if encoding == "zstd" else gzip.compress(document, _LEVEL, mtime=0)
-    return Message(message.channel, body, binary=True)
+    return Message(message.channel, body, encoding, len(document))

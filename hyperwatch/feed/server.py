@@ -6,7 +6,7 @@ What comes in is HTTP until it has shown that it is not: its head is read, then 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 
 import attrs
@@ -112,17 +112,18 @@ class Server:
             if not request.for_websocket:
                 await self._answer(line, exchange, request)
                 return
-            known = guard.knows(request)
+            token = guard.token_of(request)
             key = self._admit(request)
             if not self._streams:
                 raise _no_feed()
         with guard.connections.place(household(line.host)):  # nothing was awaited between the two places
             async with accept(line, key) as socket:
-                if not known:
-                    await self._authorize(socket)
+                if token is None:
+                    token = await self._authorize(socket)
                 if self._closing:  # since: goodbye was said to those who were there
                     await socket.refuse(_stopping(_GOING_AWAY))
-                await self._serve(Connection(socket, self._streams, guard), line)
+                client = guard.client(socket.address, token)
+                await self._serve(Connection(socket, self._streams, guard, client), line)
 
     def _admit(self, request: Request) -> bytes:
         """The key of a handshake that is to be answered."""
@@ -174,19 +175,20 @@ class Server:
         there = f"the feed is at {_PATH}" if self._streams else f"there is {', '.join(self._routes)}"
         return RefusedError(Why.REQUEST, HTTPStatus.NOT_FOUND, there)
 
-    async def _authorize(self, socket: Socket) -> None:
-        """Waits for a token as the first message: browsers cannot send one before."""
+    async def _authorize(self, socket: Socket) -> str:
+        """The token that a client sends. Waits for it as the first message: browsers cannot send one before."""
+        request: object = None
         with trio.move_on_after(HANDSHAKE_S):
             message = await socket.receive()
-            try:
+            with suppress(ProtocolError):
                 request = parse(message) if isinstance(message, str) else None
-            except ProtocolError:
-                request = None
             if isinstance(request, Auth) and self.guard.allows(request.token):
                 await socket.send(AUTHORIZED)
-                return
+                return request.token
             await socket.send(unauthorized(sent=isinstance(request, Auth)).message())
-        await socket.refuse(RefusedError(Why.TOKEN, UNAUTHORIZED, "send a right token first: see docs/security.md"))
+        raise await socket.refuse(
+            RefusedError(Why.TOKEN, UNAUTHORIZED, "send a right token first: see docs/security.md")
+        )
 
     async def _serve(self, connection: Connection, line: Line) -> None:
         self.connections.add(connection)

@@ -8,10 +8,11 @@ from typing import Protocol
 import attrs
 import msgspec
 
+from hyperwatch.feed.budget import Allowance
 from hyperwatch.feed.frames import head_of
 from hyperwatch.feed.packing import Message
 from hyperwatch.feed.trades import Trades, paired
-from hyperwatch.feed.views import View
+from hyperwatch.feed.views import Behind, View
 from hyperwatch.log.batch import Entry
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.gaps import Gap
@@ -30,6 +31,10 @@ class Outlet(Protocol):
     @property
     def offer(self) -> Offer:
         """Sends without waiting."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """What its client may have of the head's time."""
 
     def wake(self) -> None:
         """A subscription of this outlet fell behind: see to it."""
@@ -53,12 +58,18 @@ class Subscription:
     connection."""
     live: bool = False
     reader: Reader | None = None
+    reads: int = 0
+    """How often that reader has read."""
     gap: Gap | None = None
     """What is missing where it begins, and has not been told yet."""
     held: Held = attrs.Factory(Held)
     """Of trades, while behind: what waits for its other side there."""
     sending_s: float | None = None
     """Since when a message of it is being sent, by the event loop's clock."""
+    why: Behind = "past"
+    """Of no meaning while live."""
+    looked_us: float = 0.0
+    """What its view took about an entry last, while behind."""
     seq: int = 0
     arrived: bool = False
     """Whether it has been told that it is live, and has not been on the files since."""
@@ -69,6 +80,10 @@ class Subscription:
         init=False, repr=False, default=attrs.Factory(lambda self: self.outlet.offer, takes_self=True)
     )
     """The outlet's `offer`, at hand: a thousand clients are pushed to at once, and each object on the way costs."""
+    allowance: Allowance = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: self.outlet.allowance, takes_self=True)
+    )
+    """The outlet's, for the same reason."""
     name: bytes = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: msgspec.json.encode(self.id), takes_self=True)
     )
@@ -82,8 +97,9 @@ class Subscription:
         """An entry from the files as the ring would have it for this view."""
         return paired(entry, self.held)[0] if isinstance(self.view, Trades) else entry
 
-    def fall_behind(self, entry: Entry, serial: int) -> None:
-        """The socket took nothing of an entry: from here the connection serves it."""
+    def fall_behind(self, entry: Entry, serial: int, why: Behind) -> None:
+        """The socket took nothing of an entry, or its client has no time left: from here the connection serves it."""
+        self.why = why
         self.cursor = entry.before
         self.serial = serial
         if entry.paired is not None:

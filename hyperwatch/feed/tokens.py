@@ -65,8 +65,12 @@ class Tokens:
 
     def allow(self, token: str) -> bool:
         """Whether it is one of them. Takes as long whichever it is, and where it is none."""
+        return self.number(token) > 0
+
+    def number(self, token: str) -> int:
+        """Which of them it is, from 1 on; 0 where it is none. Takes as long in every case."""
         digest = sha256(token.encode(errors="surrogatepass")).digest()
-        return any([hmac.compare_digest(digest, each) for each in self._digests])  # noqa: C419  a list: all are compared
+        return sum(number * hmac.compare_digest(digest, each) for number, each in enumerate(self._digests, 1))
 
 
 def _read(path: Path) -> str:

@@ -8,8 +8,10 @@ from typing import cast
 import attrs
 import msgspec
 
+from hyperwatch.feed.cost import ASK_US, DETAIL_US, EVENT_US
 from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Message
+from hyperwatch.feed.views import Whole
 from hyperwatch.feed.word_lists import WordList
 from hyperwatch.log.batch import Batch, Entry
 from hyperwatch.log.counters import Counters
@@ -51,7 +53,7 @@ def paired(entry: Entry, held: Held) -> tuple[Entry, Paired]:
 
 
 @attrs.frozen
-class Trades:
+class Trades(Whole):
     """The official `trades` of one coin."""
 
     coin: str
@@ -78,6 +80,9 @@ class Trades:
     def interest(self) -> Interest:
         return Interest(coins=self.coins)  # the second fill of a trade is in it, and of the same coin
 
+    def look_us(self, entry: Entry) -> float:
+        return ASK_US + EVENT_US * (0 if entry.paired is None else len(entry.paired.trades))
+
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the trades of which the second fill is in the entry."""
         if entry.paired is None:
@@ -87,7 +92,7 @@ class Trades:
 
 
 @attrs.frozen
-class UserFills:
+class UserFills(Whole):
     """The official `userFills` of one account."""
 
     user: str
@@ -111,6 +116,9 @@ class UserFills:
     def opening(self) -> tuple[Message, ...]:
         """The snapshot that clients wait for. The node's files hold no account's history: it is empty."""
         return (_user_fills(b'"isSnapshot":true,', self.user, ()),)
+
+    def look_us(self, entry: Entry) -> float:
+        return ASK_US + DETAIL_US * len(entry.run.users.get(self.user, ()))
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """At most one message, with the account's fills of the entry."""

@@ -6,12 +6,13 @@ but for what stands before its tail (`id` and `seq` for our own types, nothing f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
 import attrs
 import msgspec
 
+from hyperwatch.feed.cost import ASK_US, DETAIL_US
 from hyperwatch.feed.interest import Interest
 from hyperwatch.feed.packing import Encoding, Message, packed
 from hyperwatch.feed.wanted import Wanted
@@ -29,18 +30,25 @@ from hyperwatch.node.times import ms_of
 
 __all__ = [
     "MESSAGE_BYTES",
+    "Behind",
     "BookDiffs",
     "Events",
     "Fills",
     "OrderUpdates",
     "Orders",
     "View",
+    "Whole",
     "gap",
     "standing",
     "too_large",
 ]
 
 MESSAGE_BYTES = 1024 * 1024 - 1024  # every client library's default limit is 1 MiB; the rest is for id and seq
+
+
+Behind = Literal["past", "budget"]
+"""Why a subscription is not at the head: it is being sent what was written before, or its client asks for more of the head's
+time than is its share."""
 
 
 class View(Protocol):
@@ -85,6 +93,12 @@ class View(Protocol):
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""
 
+    def messages_in_parts(self, entry: Entry) -> Generator[None, None, Sequence[Message]]:
+        """The same, with pauses: none is much longer than a millisecond away."""
+
+    def look_us(self, entry: Entry) -> float:
+        """What it takes to find out, without what making the messages takes, in microseconds, about."""
+
 
 @attrs.frozen
 class Events:
@@ -117,16 +131,24 @@ class Events:
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What is missing before the entry, then at most one message with those of its events that match."""
-        events = self._events(entry)
+        run = entry.run
+        return self._made(entry, range(run.count) if self.filter.everything else self.filter.select(run))
+
+    def messages_in_parts(self, entry: Entry) -> Generator[None, None, Sequence[Message]]:
+        """The same, with pauses."""
+        chosen = yield from self.filter.select_in_parts(entry.run)
+        return self._made(entry, chosen)
+
+    def look_us(self, entry: Entry) -> float:
+        return self.filter.look_us(entry.run)
+
+    def _made(self, entry: Entry, chosen: Sequence[int]) -> Sequence[Message]:
+        events = self._events(entry, chosen)
         messages = [*map(gap, entry.gaps), *events] if entry.gaps else events
         return [packed(message, self.compress) for message in messages] if self.compress else messages
 
-    def _events(self, entry: Entry) -> Sequence[Message]:
+    def _events(self, entry: Entry, chosen: Sequence[int]) -> Sequence[Message]:
         run = entry.run
-        if self.filter.everything:
-            chosen: Sequence[int] = range(run.count)
-        else:
-            chosen = self.filter.select(run)
         if not chosen:
             return ()
         if too_large(entry):
@@ -162,8 +184,21 @@ class BookDiffs(Events):
     stream = DIFFS.name
 
 
+class Whole:
+    """A view that has no pauses: what it has to look at is little."""
+
+    def messages(self, entry: Entry) -> Sequence[Message]:
+        """What it hears of an entry."""
+        raise NotImplementedError
+
+    def messages_in_parts(self, entry: Entry) -> Generator[None, None, Sequence[Message]]:
+        """The same."""
+        yield
+        return self.messages(entry)
+
+
 @attrs.frozen
-class OrderUpdates:
+class OrderUpdates(Whole):
     """The official `orderUpdates` of one account."""
 
     user: str
@@ -183,6 +218,9 @@ class OrderUpdates:
     @property
     def interest(self) -> Interest:
         return Interest(users=frozenset([self.user]))
+
+    def look_us(self, entry: Entry) -> float:
+        return ASK_US + DETAIL_US * len(entry.run.users.get(self.user, ()))
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """One message for the entry's official updates; an update whose status is not official travels alone.
@@ -207,18 +245,22 @@ class OrderUpdates:
         ]
 
 
-def standing(channel: Literal["live", "cursor"], cursor: Cursor, entry: Entry | None) -> Message:
+def standing(
+    channel: Literal["live", "cursor"], cursor: Cursor, entry: Entry | None, behind: Behind | None = None
+) -> Message:
     """Where a subscription stands: everything before has been sent, matched or not.
 
     Args:
         channel: `live` where it has just reached the head.
         cursor: the place.
         entry: what was read last before it; None where nothing has been read yet.
+        behind: why it is not at the head; None where it is.
     """
     where = _position(cursor, cursor.block, ms_of(cursor.time))
     written_ms, read_ms = (entry.run.written_ms, entry.read_ms) if entry else (None, None)
-    times = b',"writeTime":%s,"readTime":%s}}' % (_number(written_ms), _number(read_ms))
-    return Message(channel.encode(), where + times)
+    times = b',"writeTime":%s,"readTime":%s' % (_number(written_ms), _number(read_ms))
+    why = b',"behind":"%b"}}' % behind.encode() if behind else b"}}"
+    return Message(channel.encode(), where + times + why)
 
 
 def gap(gap: Gap) -> Message:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol, Self
 
 import attrs
 
 from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.feed.interest import Interest, interest_in, routed
+from hyperwatch.feed.interest import Interest, interest_in, routed, routing_us
 from hyperwatch.feed.word_lists import WordList
 from hyperwatch.node.runs import Run
 
@@ -36,6 +36,12 @@ class Wanted(Protocol):
 
     def select(self, run: Run) -> Sequence[int]:
         """The positions of a run's events that match, in ascending order."""
+
+    def select_in_parts(self, run: Run) -> Generator[None, None, Sequence[int]]:
+        """The same, with pauses: none is much longer than a millisecond away."""
+
+    def look_us(self, run: Run) -> float:
+        """What `select` takes, in microseconds, about."""
 
 
 @attrs.frozen
@@ -71,3 +77,10 @@ class EventFilter:
 
     def select(self, run: Run) -> Sequence[int]:
         return routed(run, self.coins, self.dexes, self.users)
+
+    def select_in_parts(self, run: Run) -> Generator[None, None, Sequence[int]]:
+        yield
+        return self.select(run)
+
+    def look_us(self, run: Run) -> float:
+        return routing_us(run, self.coins, self.dexes, self.users)

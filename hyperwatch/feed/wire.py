@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
 
 import trio
 import trio_websocket
@@ -92,7 +93,7 @@ class Socket:
             await self.refuse(RefusedError(Why.PROTOCOL, reason.code, f"no WebSocket frames came: {reason.reason}"))
         raise GoneError from closed
 
-    async def refuse(self, error: RefusedError) -> None:
+    async def refuse(self, error: RefusedError) -> NoReturn:
         """Says goodbye with a reason, and raises it."""
         await self._line.part(error.code, error.text)
         raise error

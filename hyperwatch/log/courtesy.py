@@ -13,6 +13,8 @@ __all__ = ["Courtesy", "decoded_here"]
 
 _TURN_S = 5e-4  # of decoding, two or three pieces: what another client may have to wait
 _REST_S = 5e-5
+_WAIT_S = 5e-3
+_LOOK_S = 5e-4
 
 
 class Courtesy:
@@ -30,6 +32,9 @@ class Courtesy:
         self._clients = clients
         self._rested_s = 0.0
 
+        self.busy: Callable[[], bool] = lambda: False
+        """Whether the head is at work: whoever runs heads sets it."""
+
     @property
     def alone(self) -> bool:
         """Whether nobody waits but who is served."""
@@ -41,6 +46,13 @@ class Courtesy:
         if not self.alone and time.monotonic() - self._rested_s >= _TURN_S:
             time.sleep(_REST_S)
             self._rested_s = time.monotonic()  # of several threads any may say so: there is one lock
+
+    def give_way(self) -> None:
+        """The same, in a thread that reads the past: the head's work comes first, unless there is no end of it."""
+        self.pause()
+        wait_s = time.monotonic() + _WAIT_S
+        while self.busy() and not self.alone and time.monotonic() < wait_s:
+            time.sleep(_LOOK_S)
 
 
 async def decoded_here(work: Decoding) -> Decoded:

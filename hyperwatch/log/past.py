@@ -114,7 +114,7 @@ class Past:
             return reader.assemble(span, await decoded_here(reader.decoding(span)))
         size_bytes = _ALONE_BYTES if self._courtesy.alone else READ_BYTES
         return await trio.to_thread.run_sync(
-            reader.next, until, self._courtesy.pause, size_bytes, limiter=self._reading
+            reader.next, until, self._courtesy.give_way, size_bytes, limiter=self._reading
         )
 
     def _beyond_head(self, head: Cursor) -> Cursor | None:

@@ -1,0 +1,134 @@
+"""What each client may have of the head's time. Pure: who asks says what time it is.
+
+No client delays another: one that asks for more than its share of the event loop's time leaves the head, and is served
+behind it with the time that is left (`turnstile`). Time is counted by `cost`.
+
+A connection has a little time to itself, which a client with many of them cannot take from it. What goes over that is
+taken from what the client's connections have together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+__all__ = ["DEFAULT_SHARE", "Allowance", "Budget"]
+
+DEFAULT_SHARE = 0.1  # of the event loop's time, for the connections of one client together
+_BURST_S = 0.1  # of that share may be used at once: 10 ms
+_OWN = 0.03  # what a connection has to itself, as a part of that share: 3 ms a second. The whole feed takes as much on a busy day
+_OWN_BURST_S = 1.0
+_RESTED = 0.5  # how much of a burst must be there again before a client comes back to the head: else it came and went
+_LEAST_SHARE = 1e-6  # less is nothing, and not to be divided by
+_PRUNE = 1000  # clients that are remembered; those who have gone and owe nothing are then forgotten
+
+
+@attrs.define(eq=False)
+class _Account:
+    """Time that fills up at a rate, kept as one number: before which moment there is none.
+
+    What is taken may be more than there is, where nobody asked before: the rest is owed.
+    """
+
+    share: float
+    """Seconds of the head's time that come in a second; math.inf for no limit."""
+    burst_s: float
+    """How long it takes to fill up."""
+    until_s: float = -math.inf
+    us_s: float = attrs.field(init=False, default=attrs.Factory(lambda self: 1e-6 / self.share, takes_self=True))
+    """How long a microsecond takes to come."""
+
+    def lacks(self, work_us: float, now_s: float) -> bool:
+        """Whether there is not so much."""
+        takes_s = work_us * self.us_s
+        return self.until_s + takes_s >= now_s or takes_s >= self.burst_s
+
+    def filled(self, part: float, now_s: float) -> bool:
+        """Whether as much as that part of the burst is there."""
+        return self.until_s <= now_s - part * self.burst_s
+
+
+@attrs.define(eq=False)
+class _Client:
+    """The connections of one client."""
+
+    account: _Account
+    connections: int = 0
+
+
+@attrs.define(eq=False)
+class Allowance:
+    """What one connection may have. Made by `Budget.open`."""
+
+    client: str
+    _own: _Account
+    _common: _Account
+    _budget: Budget
+
+    # The hub calls these for every client of every message: no call of theirs is worth its name.
+
+    def pay(self, work_us: float, now_s: float) -> None:
+        """Takes what was done for it: of its own where that is enough, else of what its client has in common."""
+        self._budget.paid_us += work_us
+        account = self._common if self._own.lacks(work_us, now_s) else self._own
+        account.until_s = max(account.until_s, now_s - account.burst_s) + work_us * account.us_s
+
+    def modest(self, work_us: float, now_s: float) -> bool:
+        """Whether what it has to itself is enough by far: then it is served before those who need more."""
+        return self._own.until_s + work_us * self._own.us_s <= now_s - _OWN_BURST_S * _RESTED
+
+    def over(self, work_us: float, now_s: float) -> bool:
+        """Whether that is more than it may have now."""
+        return self._own.lacks(work_us, now_s) and self._common.lacks(work_us, now_s) and not self._budget.alone
+
+    def rested(self, now_s: float) -> bool:
+        """Whether it may come to the head, or back to it."""
+        return self._common.filled(_RESTED, now_s) or self._own.filled(1.0, now_s) or self._budget.alone
+
+    @property
+    def spent_s(self) -> float:
+        """How much of what its client has in common is used up: the more, the later. To be compared."""
+        return self._common.until_s
+
+    def close(self) -> None:
+        """The connection is over. What it owes its client owes."""
+        self._budget.leave(self.client)
+
+
+class Budget:
+    """The accounts of all clients.
+
+    Args:
+        share: of the head's time, for one client; math.inf for no limit.
+    """
+
+    def __init__(self, share: float = DEFAULT_SHARE) -> None:
+        self._share = max(share, _LEAST_SHARE)
+        self._clients: dict[str, _Client] = {}
+        self._connections = 0
+        self.paid_us = 0.0
+        """What all of them have had."""
+
+    def open(self, client: str, now_s: float) -> Allowance:
+        """For a new connection of a client."""
+        if len(self._clients) >= _PRUNE:
+            self._clients = {name: each for name, each in self._clients.items() if self._remembered(each, now_s)}
+        known = self._clients.setdefault(client, _Client(_Account(self._share, _BURST_S)))
+        known.connections += 1
+        self._connections += 1
+        return Allowance(client, _Account(self._share * _OWN, _OWN_BURST_S), known.account, self)
+
+    def leave(self, client: str) -> None:
+        """A connection of it is over."""
+        self._clients[client].connections -= 1
+        self._connections -= 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one connection only: then nobody is delayed, and it may have all."""
+        return self._connections <= 1
+
+    @staticmethod
+    def _remembered(client: _Client, now_s: float) -> bool:
+        return client.connections > 0 or not client.account.filled(1.0, now_s)
