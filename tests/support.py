@@ -148,6 +148,15 @@ def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
     return log, made
 
 
+def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
+    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
+    batches = []
+    while batch := reader.next(None, lambda: None):
+        batches.append(batch)
+    reader.close()
+    return batches
+
+
 def events_of(batches: Iterable[Batch]) -> list[tuple[int | None, int, bytes]]:
     """(block, index, event) of everything in some batches."""
     return [

@@ -51,6 +51,13 @@ def test_a_client_has_its_own_and_a_burst_and_is_over_when_both_are_used_up() ->
     assert not one.rested(0)
 
 
+def test_what_is_more_than_a_burst_is_never_within_it() -> None:
+    (one,) = accounts(1)
+    assert not one.modest(OWN_US, 1000)
+    assert not one.over(BURST_US - 1, 1000)
+    assert one.over(BURST_US + 1, 1000)
+
+
 def test_time_comes_back_at_the_rate_of_the_share() -> None:
     (one,) = accounts(1)
     one.pay(OWN_US - 1, 0)

@@ -74,8 +74,8 @@ STORED = {
     "messages of one user": Cost(calls=1.29, instructions=21.52, blocks=0.09),
     "messages without rejections": Cost(calls=2.26, instructions=60.95, blocks=0.05),
     "messages of large orders": Cost(calls=9.28, instructions=151.41, blocks=0.02),
-    "push everything to 100 clients": Cost(calls=2.11, instructions=48.42, blocks=0.02),
-    "push to 200 filters": Cost(calls=18.16, instructions=325.02, blocks=0.06),
+    "push everything to 100 clients": Cost(calls=2.23, instructions=52.36, blocks=0.03),
+    "push to 200 filters": Cost(calls=16.88, instructions=313.31, blocks=0.06),
     "push to 10,000 filters that want what does not occur": Cost(calls=0.04, instructions=1.62, blocks=0.02),
 }
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from hyperwatch import lookout
 from hyperwatch.log import files
-from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
 from hyperwatch.log.files import GRACE_S, PlainFile, Tree
 from hyperwatch.log.reader import Reader
@@ -23,7 +22,7 @@ from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.node.times import text_of
-from support import TIME, TIME_MS, append, event, events_of, hour_file, line, lines_of
+from support import TIME, TIME_MS, append, event, events_of, hour_file, line, lines_of, read_all
 
 
 def tree(root: Path, layout: Layout = Layout.PLAIN) -> Tree:
@@ -33,15 +32,6 @@ def tree(root: Path, layout: Layout = Layout.PLAIN) -> Tree:
 def timed(number: int) -> bytes:
     """An event of a block of its own, as long as every other."""
     return event(10_000 + number).replace(TIME.encode(), text_of(TIME_MS + 70 * number).encode())
-
-
-def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
-    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
-    batches = []
-    while batch := reader.next(None, lambda: None):
-        batches.append(batch)
-    reader.close()
-    return batches
 
 
 @pytest.mark.parametrize("lacking", [range(5, 8), range(18, 21), range(0)])

@@ -8,11 +8,9 @@ from pathlib import Path
 import attrs
 import pytest
 
-from hyperwatch.log.batch import Batch
 from hyperwatch.log.cursor import Cursor
 from hyperwatch.log.files import Tree
 from hyperwatch.log.gaps import UNREADABLE
-from hyperwatch.log.reader import Reader
 from hyperwatch.log.start import at_head, begin
 from hyperwatch.log.state import State
 from hyperwatch.log.steps import Steps
@@ -21,7 +19,7 @@ from hyperwatch.node.runs import Run
 from hyperwatch.node.streams import ORDERS, Layout, hour_end_ms
 from hyperwatch.node.times import ms_of, text_of
 from hyperwatch.records import Records
-from support import TIME, TIME_MS, append, connected, event, events_of, hour_file, line, lines_of, running
+from support import TIME, TIME_MS, append, connected, event, events_of, hour_file, line, lines_of, read_all, running
 
 ENVELOPES = [Layout.BY_BLOCK, Layout.STREAMING]
 FAR = 10**12
@@ -30,15 +28,6 @@ BLOCKS = [(block, [event(block)]) for block in range(1_000, 1_400)]
 
 def tree(root: Path, layout: Layout) -> Tree:
     return Tree(root, ORDERS, layout)
-
-
-def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
-    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
-    batches = []
-    while batch := reader.next(None, lambda: None):
-        batches.append(batch)
-    reader.close()
-    return batches
 
 
 def write(root: Path, layout: Layout, *, far: int = FAR, at: int = 200) -> Tree:

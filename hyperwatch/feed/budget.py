@@ -19,6 +19,7 @@ DEFAULT_SHARE = 0.1  # of the event loop's time, for the connections of one clie
 _BURST_S = 0.1  # of that share may be used at once: 10 ms
 _OWN = 0.03  # what a connection has to itself, as a part of that share: 3 ms a second. The whole feed takes as much on a busy day
 _OWN_BURST_S = 1.0
+_SMALL_S = _OWN_BURST_S / 2  # of it
 _RESTED = 0.5  # how much of a burst must be there again before a client comes back to the head: else it came and went
 _LEAST_SHARE = 1e-6  # less is nothing, and not to be divided by
 _PRUNE = 1000  # clients that are remembered; those who have gone and owe nothing are then forgotten
@@ -71,16 +72,23 @@ class Allowance:
     def pay(self, work_us: float, now_s: float) -> None:
         """Takes what was done for it: of its own where that is enough, else of what its client has in common."""
         self._budget.paid_us += work_us
-        account = self._common if self._own.lacks(work_us, now_s) else self._own
+        own = self._own
+        takes_s = work_us * own.us_s  # as in `lacks`
+        account = own if own.until_s + takes_s < now_s and takes_s < _OWN_BURST_S else self._common
         account.until_s = max(account.until_s, now_s - account.burst_s) + work_us * account.us_s
 
     def modest(self, work_us: float, now_s: float) -> bool:
         """Whether what it has to itself is enough by far: then it is served before those who need more."""
-        return self._own.until_s + work_us * self._own.us_s <= now_s - _OWN_BURST_S * _RESTED
+        takes_s = work_us * self._own.us_s
+        return takes_s < _SMALL_S and self._own.until_s + takes_s <= now_s - _SMALL_S
 
     def over(self, work_us: float, now_s: float) -> bool:
         """Whether that is more than it may have now."""
-        return self._own.lacks(work_us, now_s) and self._common.lacks(work_us, now_s) and not self._budget.alone
+        own = self._own
+        takes_s = work_us * own.us_s
+        if takes_s < _SMALL_S and own.until_s + takes_s <= now_s - _SMALL_S:  # as in `modest`, which most are
+            return False
+        return own.lacks(work_us, now_s) and self._common.lacks(work_us, now_s) and not self._budget.alone
 
     def rested(self, now_s: float) -> bool:
         """Whether it may come to the head, or back to it."""

@@ -108,7 +108,7 @@ class OrderFilter:
     """`B`, `A` or both."""
     details: Details | None = None
     """What is looked up in the event's bytes, where all else holds."""
-    _brief: bool = attrs.field(
+    brief: bool = attrs.field(
         init=False, eq=False, repr=False, default=attrs.Factory(lambda self: self._is_brief(), takes_self=True)
     )
     """Whether it takes next to no time, whatever it is asked about."""
@@ -185,7 +185,7 @@ class OrderFilter:
 
     def look_us(self, run: Run) -> float:
         """What `select` takes, in microseconds, about."""
-        if self._brief:
+        if self.brief:
             return ASK_US
         if self.details is not None:
             return ASK_US + DETAIL_US * len(self._routed(run))
@@ -233,6 +233,7 @@ class AnyOf:
     filters: frozenset[OrderFilter]
 
     everything = False
+    brief = False
 
     @property
     def coins(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import attrs
 import trio
 
-from hyperwatch.feed.cost import AT_ONCE_US, BRIEF_US, BYTES_PER_US, made_us
+from hyperwatch.feed.cost import ASK_US, AT_ONCE_US, BRIEF_US, BYTES_PER_US, made_us
 from hyperwatch.feed.interest import Index, Interest
 from hyperwatch.feed.look import look
 from hyperwatch.feed.packing import Encoding, packed
@@ -169,9 +169,10 @@ class Hub:
         demanding: list[tuple[_Group, list[_Numbered], float]] = []
         later: list[_Later] = []
         for group, entries in asked.items():
-            look_us = 0.0
-            for _, entry in entries:
-                look_us += group.view.look_us(entry)
+            if group.view.brief:  # most are, and there are thousands
+                look_us = ASK_US * len(entries)
+            else:
+                look_us = sum(group.view.look_us(entry) for _, entry in entries)
             if group.modest(look_us / (len(group.members) or 1), self._now_s):
                 await self._ask(group, entries, look_us, reached, later)
             else:
@@ -197,13 +198,22 @@ class Hub:
 
         What it takes to find out is paid by the members together.
         """
-        said, more_us = await self._looked(group.view, entries, look_us)
-        took_us = look_us + more_us
+        said: list[_Pushed] = []
+        took_us, size = look_us, 0
+        for serial, entry in entries:
+            messages = group.view.messages(entry) if look_us < BRIEF_US else await look(group.view, entry)
+            if messages:
+                took_us += made_us(messages)
+                each = _Pushed(
+                    serial, entry, [Framed(message) for message in messages], sum([len(m.tail) for m in messages])
+                )
+                size += each.size
+                said.append(each)
         self._work_us += took_us
         share_us = took_us / (len(group.members) or 1)
         if not said:
-            for each in group.members:
-                each.allowance.pay(share_us, self._now_s)
+            for member in group.members:
+                member.allowance.pay(share_us, self._now_s)
         else:
             reached[group] = None
             members = list(group.members)
@@ -213,22 +223,12 @@ class Hub:
                     early = set(modest)
                     later.append(_Later(said, [each for each in members if each not in early], share_us))
                     members = modest
-            await self._push(said, members, share_us)
+            if size <= _WRITE_BYTES:
+                await self._write(said, members, share_us)
+            else:
+                await self._push(said, members, share_us)
         if self._work_us >= AT_ONCE_US:
             await self._breathe()
-
-    @staticmethod
-    async def _looked(view: View, entries: Sequence[_Numbered], look_us: float) -> tuple[list[_Pushed], float]:
-        """(what a view has to say of entries, what it took to make that)."""
-        said: list[_Pushed] = []
-        all_us = 0.0
-        for serial, entry in entries:
-            messages = view.messages(entry) if look_us < BRIEF_US else await look(view, entry)
-            if messages:
-                all_us += made_us(messages)
-                size = sum(len(message.tail) for message in messages)
-                said.append(_Pushed(serial, entry, [Framed(message) for message in messages], size))
-        return said, all_us
 
     async def _put_behind(self, group: _Group, entries: Sequence[_Numbered]) -> None:
         """No member has any time left: their connections serve them from here, in turns."""

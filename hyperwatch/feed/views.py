@@ -96,6 +96,10 @@ class View(Protocol):
     def messages_in_parts(self, entry: Entry) -> Generator[None, None, Sequence[Message]]:
         """The same, with pauses: none is much longer than a millisecond away."""
 
+    @property
+    def brief(self) -> bool:
+        """Whether that takes ASK_US, whatever the entry."""
+
     def look_us(self, entry: Entry) -> float:
         """What it takes to find out, without what making the messages takes, in microseconds, about."""
 
@@ -112,6 +116,9 @@ class Events:
     opening = ()
     channel: ClassVar[bytes]
     stream: ClassVar[str]
+    brief: bool = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(lambda self: self.filter.brief, takes_self=True)
+    )
 
     @property
     def coins(self) -> frozenset[str] | None:
@@ -186,6 +193,8 @@ class BookDiffs(Events):
 
 class Whole:
     """A view that has no pauses: what it has to look at is little."""
+
+    brief = False
 
     def messages(self, entry: Entry) -> Sequence[Message]:
         """What it hears of an entry."""

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import attrs
 
 from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.feed.interest import Interest, interest_in, routed, routing_us
+from hyperwatch.feed.interest import Interest, few, interest_in, routed, routing_us
 from hyperwatch.feed.word_lists import WordList
 from hyperwatch.node.runs import Run
 
@@ -40,6 +40,10 @@ class Wanted(Protocol):
     def select_in_parts(self, run: Run) -> Generator[None, None, Sequence[int]]:
         """The same, with pauses: none is much longer than a millisecond away."""
 
+    @property
+    def brief(self) -> bool:
+        """Whether `select` takes ASK_US, whatever the run."""
+
     def look_us(self, run: Run) -> float:
         """What `select` takes, in microseconds, about."""
 
@@ -65,6 +69,10 @@ class EventFilter:
     @property
     def interest(self) -> Interest | None:
         return interest_in(self.coins, self.dexes, self.users)
+
+    @property
+    def brief(self) -> bool:
+        return few(self.coins, self.dexes, self.users)
 
     @property
     def lists(self) -> Iterable[WordList]:

@@ -86,7 +86,7 @@ class Cursor:
         return self.block if self.block is not None else self.time or None
 
     def encode(self) -> str:
-        """The cursor as clients carry it: opaque, URL-safe, about 150 characters."""
+        """The cursor as clients carry it: opaque, URL-safe, 150 to 300 characters."""
         return self._text
 
     @functools.cached_property

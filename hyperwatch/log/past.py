@@ -24,6 +24,7 @@ from hyperwatch.node.lines import BATCH_BYTES
 
 __all__ = ["Past", "Start"]
 
+_SAID = 1000  # texts about files that are remembered, so that each is said once
 _READERS = (
     1  # at once: it holds the interpreter while it decodes, and with two the live p99 grew by three times as much
 )
@@ -70,7 +71,7 @@ class Past:
         self._ring = ring
         self._reading = trio.CapacityLimiter(_READERS)
         self._seeking = trio.CapacityLimiter(_SEEKERS)
-        self._said: set[str] = set()
+        self._said: dict[str, None] = {}  # a dict, not a set: the oldest is forgotten first
 
     async def start(self, wish: Cursor | AtTime | AtBlock | Literal["earliest"] | None) -> Start:
         """Where a new subscription begins.
@@ -139,5 +140,7 @@ class Past:
     def _say_once(self, text: str) -> None:
         """Any number of clients may come by a file that is passed over."""
         if text not in self._said:
-            self._said.add(text)
+            self._said[text] = None
+            if len(self._said) > _SAID:
+                del self._said[next(iter(self._said))]
             logger.error(text)

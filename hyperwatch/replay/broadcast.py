@@ -59,7 +59,9 @@ async def broadcast(  # noqa: ASYNC128  `serve` calls started()
         deadline_s=DEFAULT_DEADLINE_S,
         changes=watch,
         gate=gate,
-        doors=Doors(Guard(Limits(past_mb_s=math.inf, client_past_mb_s=math.inf))),  # there is no node to spare
+        doors=Doors(
+            Guard(Limits(past_mb_s=math.inf, client_past_mb_s=math.inf, client_share=math.inf))
+        ),  # no node to spare
     )
     stopping = trio.Event()
     async with trio.open_nursery() as root:
