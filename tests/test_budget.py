@@ -28,7 +28,7 @@ from hyperwatch.feed.turnstile import SHARE, Turnstile
 from hyperwatch.feed.views import Orders
 from hyperwatch.log.batch import Batch
 from hyperwatch.log.ring import Ring
-from support import append, batches, connected, event, hour_file, line, messages_in, running
+from support import USER, append, batches, connected, event, hour_file, line, messages_in, running
 
 BURST_US = 10_000  # of the default share
 OWN_US = 3_000
@@ -227,6 +227,23 @@ async def test_a_turn_waits_for_the_head_and_not_for_ever(autojump_clock: trio.t
     assert autojump_clock.autojump_threshold == 0
 
 
+async def test_who_has_time_left_waits_for_no_turn_of_others(autojump_clock: trio.testing.MockClock) -> None:
+    turnstile = Turnstile()
+    async with trio.open_nursery() as nursery, turnstile.turn("a"):
+        turnstile.work(10**6, over=True)
+
+        async def wait() -> None:
+            async with turnstile.turn("a"):
+                """It sleeps until it may."""
+
+        nursery.start_soon(wait)
+        began_s = trio.current_time()
+        async with turnstile.short_cut():
+            assert trio.current_time() - began_s < 0.001
+        nursery.cancel_scope.cancel("seen")
+    assert autojump_clock.autojump_threshold == 0
+
+
 # The hub.
 
 
@@ -316,6 +333,22 @@ async def test_equal_views_share_what_they_cost_and_who_is_over_leaves_alone(tmp
 
 
 # From outside.
+
+
+async def test_an_official_type_that_is_over_budget_waits_behind_the_head_too(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "20260505/9")
+    append(path, line(6, [event(6)]))
+    async with running(tmp_path, limits=Limits(client_share=0.001)) as port, connected(port) as one, connected(port):
+        await one.subscribe(type="orderUpdates", user=USER)
+        for block in range(7, 40):
+            append(path, line(block, [event(100 * block + number) for number in range(40)]))
+        heard = list[int]()
+        with trio.fail_after(20):
+            while len(heard) < 33 * 40:
+                message = json.loads(await one.socket.get_message())
+                if message["channel"] == "orderUpdates":
+                    heard += [update["order"]["oid"] for update in message["data"]]
+    assert heard == [100 * block + number for block in range(7, 40) for number in range(40)]
 
 
 async def test_who_asks_for_too_much_loses_nothing_is_told_why_and_comes_back(tmp_path: Path) -> None:

@@ -268,7 +268,9 @@ class Connection:
         """Whether it has had all that there is, and its client has no time for the head: thousands may, so it is seen at once."""
         if subscription.serial != self._source(subscription).hub.ring.end_serial or subscription.reader is not None:
             return False
-        return subscription.arrived and not self._rested
+        if self._socket.unfinished or (subscription.view.ours and not subscription.arrived):
+            return False
+        return not self._rested
 
     async def _step(self, subscription: Subscription) -> bool:
         """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head.

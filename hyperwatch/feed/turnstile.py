@@ -1,6 +1,7 @@
-"""Where clients that are behind are served, one at a time: what they ask for comes after the head's work.
+"""Where clients that are behind are served: what they ask for comes after the head's work.
 
-Who is over budget has a turn when all such clients before it have had theirs, and together they have a part of the time.
+Who is over budget has a turn when all such clients before it have had theirs, one at a time, and together they have a part
+of the time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,7 @@ _TURN_US = 30.0  # what a turn takes beside the work
 
 
 class Turnstile:
-    """Lets one at a time work.
-
-    Args:
-        busy: whether the head is at work.
-    """
+    """Lets those who are over budget work one at a time."""
 
     def __init__(self) -> None:
         self.busy: Callable[[], bool] = lambda: False
@@ -53,11 +50,10 @@ class Turnstile:
 
     @asynccontextmanager
     async def short_cut(self) -> AsyncIterator[None]:
-        """The same for a client that has time left: it waits for no more than the work that is being done."""
-        async with self._gate:
-            if self._since_us >= _GIVE_WAY_US:
-                await self.pause()
-            yield
+        """The same for a client that has time left: it waits for nobody but the head."""
+        if self._since_us >= _GIVE_WAY_US:
+            await self.pause()
+        yield
 
     def work(self, work_us: float, *, over: bool) -> None:
         """So much was done. Because of who is over budget? Then the next such turn may begin that much later."""
