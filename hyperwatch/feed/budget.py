@@ -21,6 +21,7 @@ _OWN = 0.03  # what a connection has to itself, as a part of that share: 3 ms a 
 _OWN_BURST_S = 1.0
 _SMALL_S = _OWN_BURST_S / 2  # of it
 _RESTED = 0.5  # how much of a burst must be there again before a client comes back to the head: else it came and went
+_DEBT_S = 2.0  # what is owed longer is forgiven: it was done before anybody could say no
 _LEAST_SHARE = 1e-6  # less is nothing, and not to be divided by
 _PRUNE = 1000  # clients that are remembered; those who have gone and owe nothing are then forgotten
 
@@ -72,10 +73,13 @@ class Allowance:
     def pay(self, work_us: float, now_s: float) -> None:
         """Takes what was done for it: of its own where that is enough, else of what its client has in common."""
         self._budget.paid_us += work_us
+        if self._budget.alone:
+            return
         own = self._own
         takes_s = work_us * own.us_s  # as in `lacks`
         account = own if own.until_s + takes_s < now_s and takes_s < _OWN_BURST_S else self._common
-        account.until_s = max(account.until_s, now_s - account.burst_s) + work_us * account.us_s
+        until_s = max(account.until_s, now_s - account.burst_s) + work_us * account.us_s
+        account.until_s = min(until_s, now_s + _DEBT_S)
 
     def modest(self, work_us: float, now_s: float) -> bool:
         """Whether what it has to itself is enough by far: then it is served before those who need more."""
@@ -90,9 +94,14 @@ class Allowance:
             return False
         return own.lacks(work_us, now_s) and self._common.lacks(work_us, now_s) and not self._budget.alone
 
-    def rested(self, now_s: float) -> bool:
-        """Whether it may come to the head, or back to it."""
-        return self._common.filled(_RESTED, now_s) or self._own.filled(1.0, now_s) or self._budget.alone
+    def rested(self, work_us: float, now_s: float) -> bool:
+        """Whether it may come to the head, or back to it, where it asks for so much at once."""
+        own, common = self._own, self._common
+        return (
+            (common.filled(_RESTED, now_s) and not common.lacks(work_us, now_s))
+            or (own.filled(1.0, now_s) and not own.lacks(work_us, now_s))
+            or self._budget.alone
+        )
 
     @property
     def spent_s(self) -> float:

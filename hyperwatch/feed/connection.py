@@ -14,7 +14,7 @@ import trio
 
 from hyperwatch.errors import CursorError, DataError
 from hyperwatch.feed.chatter import Level
-from hyperwatch.feed.cost import BRIEF_US, DOUBT_US, READ_US, made_us, request_us
+from hyperwatch.feed.cost import ASK_US, BRIEF_US, DOUBT_US, READ_US, made_us, request_us
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
@@ -58,7 +58,6 @@ _READERS = 4  # of one connection at once: each holds two files; the others wait
 _READS = 32  # of one of them, 8 MiB, where others wait
 _RETRY_S = 1.0
 _REST_S = 0.05  # for a client without time for the head
-_IDLE_US = 1  # to find that one of them waits
 _JOIN_US = 10  # to join the hub, and to leave it
 _LET_GO_S = 10.0  # how long a message may take before the subscription's files are let go
 _WAIT_S = 0.25  # for a head that has not got to where a subscription starts
@@ -258,8 +257,6 @@ class Connection:
                     elif not subscription.over:
                         idle += not await self._step(subscription)
                 self._close_over()
-                if idle:
-                    self._guard.turnstile.work(idle * _IDLE_US, over=True)
                 if idle == len(behind):
                     await trio.sleep(_REST_S)
             self._close_over()
@@ -270,7 +267,7 @@ class Connection:
             return False
         if self._socket.unfinished or (subscription.view.ours and not subscription.arrived):
             return False
-        return not self._rested
+        return not self.allowance.rested(subscription.looked_us, trio.current_time())
 
     async def _step(self, subscription: Subscription) -> bool:
         """Brings one subscription a little forward: by a batch from the files, an entry from the ring, or to the head.
@@ -341,7 +338,7 @@ class Connection:
             return
         until, serial = seam
         try:
-            async with self._turn_for(READ_US, over=subscription.why == "budget"):
+            async with self._turn_for(READ_US):
                 pass
             batch = await past.next(reader, until, self._share)
             begun = any(place.offset or place.taken for place in until.places)
@@ -377,7 +374,7 @@ class Connection:
     @property
     def _rested(self) -> bool:
         """Whether its client has time for the head."""
-        return self.allowance.rested(trio.current_time())
+        return self.allowance.rested(0.0, trio.current_time())
 
     def _charge(self, work_us: float, *, over: bool) -> None:
         self._guard.turnstile.work(work_us, over=over)
@@ -394,14 +391,16 @@ class Connection:
             yield
 
     async def _look(self, subscription: Subscription, entry: Entry) -> Sequence[Message]:
-        """What a subscription hears of an entry. Who is over budget waits for a turn, until it has had all that there is."""
-        view, over = subscription.view, subscription.why == "budget" or not self._rested
-        subscription.why = "budget" if over else "past"
-        took_us = view.look_us(entry)
-        async with self._turn_for(took_us, over=over):
+        """What a subscription hears of an entry. Who has no time left waits for a turn."""
+        view, over = subscription.view, not self.allowance.rested(subscription.looked_us, trio.current_time())
+        if over:
+            subscription.why = "budget"  # until it is at the head again
+        async with self._turn_for(ASK_US, over=over):
+            took_us = view.look_us(entry)
             brief = took_us < BRIEF_US
             messages = view.messages(entry) if brief else await look(view, entry, self._guard.turnstile.pause)
-            self._charge(made_us(messages), over=over)
+            took_us += made_us(messages)
+            self._charge(took_us, over=over)
         subscription.looked_us = took_us
         return messages
 

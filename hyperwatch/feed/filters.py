@@ -188,7 +188,9 @@ class OrderFilter:
         if self.brief:
             return ASK_US
         if self.details is not None:
-            return ASK_US + DETAIL_US * len(self._routed(run))
+            judges = not (self.sides is None and self.statuses is None and self.not_statuses is None)
+            judge_us = EVENT_US * run.count if judges else 0.0
+            return ASK_US + judge_us + DETAIL_US * len(self._routed(run))
         return ASK_US + EVENT_US * run.count
 
     def _is_brief(self) -> bool:

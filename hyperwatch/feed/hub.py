@@ -30,6 +30,7 @@ TELL_S = 1.0  # how often a subscription hears where it stands
 # As in `cost`: microseconds, about.
 _PUSH_US = 8
 _TELL_US = 1
+_ESTIMATE = 0.1  # of a look, to say what it will take
 _EVENTS_PER_US = 4  # as they are looked up by coin and user
 _TOLD_AT_ONCE = 200  # subscriptions of one client: 80 KB that may wait for `flush`
 _TOGETHER_BYTES = 2 * 1024 * 1024  # entries that views are asked about together, where so many are there already
@@ -46,6 +47,8 @@ class _Group:
     interest: Interest | None
     members: dict[Subscription, None] = attrs.Factory(dict)
     """A dict, not a set: clients in the order they came."""
+    made_us: float = 0.0
+    """What it took last to make its messages: it will be about as much."""
 
     def modest(self, work_us: float, now_s: float) -> bool:
         """Whether any member's client needs little: the others wait until all such have been served."""
@@ -122,7 +125,7 @@ class Hub:
         view = subscription.view
         group = self._groups.get(view)
         if group is None:
-            group = self._groups[view] = _Group(view, view.interest)
+            group = self._groups[view] = _Group(view, view.interest, made_us=subscription.looked_us)
             self._index.add(group)
             self._keyed += view.keyed
         group.members[subscription] = None
@@ -173,7 +176,10 @@ class Hub:
                 look_us = ASK_US * len(entries)
             else:
                 look_us = sum(group.view.look_us(entry) for _, entry in entries)
-            if group.modest(look_us / (len(group.members) or 1), self._now_s):
+                self._work_us += look_us * _ESTIMATE
+                if self._work_us >= AT_ONCE_US:
+                    await self._breathe()
+            if group.modest((look_us + group.made_us) / (len(group.members) or 1), self._now_s):
                 await self._ask(group, entries, look_us, reached, later)
             else:
                 demanding.append((group, entries, look_us))
@@ -181,7 +187,7 @@ class Hub:
             await self._push(each.said, each.members, each.share_us)
         demanding.sort(key=lambda each: each[0].spent_s)
         for group, entries, look_us in demanding:
-            if group.over(look_us / (len(group.members) or 1), self._now_s):
+            if group.over((look_us + group.made_us) / (len(group.members) or 1), self._now_s):
                 await self._put_behind(group, entries)
             else:
                 await self._ask(group, entries, look_us, reached, None)
@@ -210,6 +216,7 @@ class Hub:
                 size += each.size
                 said.append(each)
         self._work_us += took_us
+        group.made_us = took_us - look_us
         share_us = took_us / (len(group.members) or 1)
         if not said:
             for member in group.members:
@@ -268,13 +275,13 @@ class Hub:
             some = members[at : at + step]
             for subscription in some:
                 if subscription.live:  # others ran since the list was made: it may have left
-                    self._push_to(subscription, pushed)
+                    self._push_to(subscription, pushed, share_us)
                     subscription.allowance.pay(push_us + share_us, self._now_s)
             self._work_us += each_us * len(some)
             if self._work_us >= AT_ONCE_US:
                 await self._breathe()
 
-    def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed]) -> None:
+    def _push_to(self, subscription: Subscription, pushed: Sequence[_Pushed], share_us: float) -> None:
         seq, size, first = subscription.seq, 0, None
         parts: list[bytes] = []
         for each in pushed:
@@ -288,7 +295,7 @@ class Hub:
                 size += length
         if first is None:
             return
-        if subscription.allowance.over(_PUSH_US, self._now_s):
+        if subscription.allowance.over(_PUSH_US + share_us, self._now_s):
             self._hand_over(subscription, first.entry, first.serial, "budget")
             return
         if len(parts) > _PARTS:

@@ -14,10 +14,11 @@ import trio
 
 __all__ = ["SHARE", "Turnstile"]
 
-SHARE = 0.1  # of the event loop's time, for all who are over budget together
+SHARE = 0.05  # of the event loop's time, for all who are over budget together
 _LEAST_S = 0.001  # the event loop sleeps no shorter: what is less is put off until there is more
 _GIVE_WAY_US = 200  # of work, between two looks at whether the head has any
 _WAIT_S = 0.02  # for the head: at a peak it is always at work
+_REST_S = 2.0  # however much was done
 _TURN_US = 30.0  # what a turn takes beside the work
 
 
@@ -31,6 +32,7 @@ class Turnstile:
         self._gate = trio.Lock()  # trio's locks are fair: first come, first served
         self._free_s = -math.inf
         self._since_us = 0.0  # work since way was given
+        self._impatient_s = -math.inf  # until then the head is not waited for
         self.worked_us = 0.0
         """What was done in all turns of those who were over budget."""
 
@@ -61,12 +63,17 @@ class Turnstile:
         if over:
             self.worked_us += work_us
             rest_s = (work_us + _TURN_US) * 1e-6 / SHARE
-            self._free_s = max(self._free_s, trio.current_time()) + rest_s
+            now_s = trio.current_time()
+            self._free_s = min(max(self._free_s, now_s) + rest_s, now_s + _REST_S)
 
     async def pause(self) -> None:
-        """Lets the others run, and the head until it has done its work, but for _WAIT_S at most."""
+        """Lets the others run, and the head until it has done its work: for _WAIT_S at most, and not again for as long."""
         self._since_us = 0.0
         await trio.lowlevel.checkpoint()
-        with trio.move_on_after(_WAIT_S):
+        if trio.current_time() < self._impatient_s:
+            return
+        with trio.move_on_after(_WAIT_S) as waiting:
             while self.busy():  # noqa: ASYNC110  nobody tells when it is done: that would be one more thing for the head to do
                 await trio.sleep(_LEAST_S)
+        if waiting.cancelled_caught:
+            self._impatient_s = trio.current_time() + _WAIT_S

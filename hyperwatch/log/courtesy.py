@@ -14,6 +14,7 @@ __all__ = ["Courtesy", "decoded_here"]
 _TURN_S = 5e-4  # of decoding, two or three pieces: what another client may have to wait
 _REST_S = 5e-5
 _WAIT_S = 5e-3
+_IMPATIENT_S = 2e-2  # at a peak the head is always at work
 _LOOK_S = 5e-4
 
 
@@ -32,6 +33,7 @@ class Courtesy:
         self._clients = clients
         self._rested_s = 0.0
 
+        self._impatient_s = 0.0
         self.busy: Callable[[], bool] = lambda: False
         """Whether the head is at work: whoever runs heads sets it."""
 
@@ -50,8 +52,13 @@ class Courtesy:
     def give_way(self) -> None:
         """The same, in a thread that reads the past: the head's work comes first, unless there is no end of it."""
         self.pause()
-        wait_s = time.monotonic() + _WAIT_S
-        while self.busy() and not self.alone and time.monotonic() < wait_s:
+        began_s = time.monotonic()
+        if began_s < self._impatient_s:
+            return
+        while self.busy() and not self.alone:
+            if time.monotonic() >= began_s + _WAIT_S:
+                self._impatient_s = time.monotonic() + _IMPATIENT_S
+                return
             time.sleep(_LOOK_S)
 
 
