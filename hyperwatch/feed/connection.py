@@ -14,7 +14,7 @@ import trio
 
 from hyperwatch.errors import CursorError, DataError
 from hyperwatch.feed.chatter import Level
-from hyperwatch.feed.cost import ASK_US, BRIEF_US, DOUBT_US, READ_US, made_us, request_us
+from hyperwatch.feed.cost import BRIEF_US, DOUBT_US, READ_US, made_us, request_us
 from hyperwatch.feed.ends import Why
 from hyperwatch.feed.filters import doubtful_coins
 from hyperwatch.feed.guard import Guard
@@ -395,7 +395,7 @@ class Connection:
         view, over = subscription.view, not self.allowance.rested(subscription.looked_us, trio.current_time())
         if over:
             subscription.why = "budget"  # until it is at the head again
-        async with self._turn_for(ASK_US, over=over):
+        async with self._turn_for(0.0, over=over):  # what it takes is known in it
             took_us = view.look_us(entry)
             brief = took_us < BRIEF_US
             messages = view.messages(entry) if brief else await look(view, entry, self._guard.turnstile.pause)

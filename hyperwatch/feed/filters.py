@@ -188,15 +188,18 @@ class OrderFilter:
         if self.brief:
             return ASK_US
         if self.details is not None:
-            judges = not (self.sides is None and self.statuses is None and self.not_statuses is None)
-            judge_us = EVENT_US * run.count if judges else 0.0
+            judge_us = EVENT_US * run.count if self._judges else 0.0
             return ASK_US + judge_us + DETAIL_US * len(self._routed(run))
         return ASK_US + EVENT_US * run.count
 
     def _is_brief(self) -> bool:
         routes = self.coins is not None or self.users is not None
-        judges = not (self.sides is None and self.statuses is None and self.not_statuses is None)
-        return self.details is None and few(self.coins, self.dexes, self.users) and (routes or not judges)
+        return self.details is None and few(self.coins, self.dexes, self.users) and (routes or not self._judges)
+
+    @property
+    def _judges(self) -> bool:
+        """Whether it looks at sides or statuses."""
+        return not (self.sides is None and self.statuses is None and self.not_statuses is None)
 
     def _routed(self, run: Run) -> Sequence[int]:
         """Those that match by what all events are routed by."""

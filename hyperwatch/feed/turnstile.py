@@ -45,6 +45,7 @@ class Turnstile:
                 if self._free_s - trio.current_time() >= _LEAST_S:
                     await trio.sleep_until(self._free_s)
                 await self.pause()
+                self.work(_TURN_US, over=True)
                 yield
         finally:
             if not line.statistics().locked:  # it is handed over to who waits
@@ -62,7 +63,7 @@ class Turnstile:
         self._since_us += work_us
         if over:
             self.worked_us += work_us
-            rest_s = (work_us + _TURN_US) * 1e-6 / SHARE
+            rest_s = work_us * 1e-6 / SHARE
             now_s = trio.current_time()
             self._free_s = min(max(self._free_s, now_s) + rest_s, now_s + _REST_S)
 
