@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -606,6 +607,13 @@ async def test_the_log_counts_each_stream_with_its_trades_and_the_fills_that_are
     assert any("0 lines, 0 orders" in parts[0] for parts in said)
 
 
+async def _write_on(path: Path) -> None:
+    """What a node does: the line that was there when the service looked for the first time tells it nothing."""
+    for block in itertools.count(9):
+        await trio.sleep(0.02)
+        append(path, line(block, [fill(block)]))
+
+
 async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_goes_on_by_block(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,8 +628,11 @@ async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_go
                 data = (await client.hear("fills"))["data"]
                 append(new, line(7, [fill(1), fill(2)]) + line(8, [fill(3)]))
                 os.utime(old, (1, 1))
-                with pytest.raises(trio_websocket.ConnectionClosed) as closed:
-                    await client.hear("none of these")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_write_on, new)
+                    with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                        await client.hear("none of these")
+                    nursery.cancel_scope.cancel()
                 assert closed.value.reason is not None
                 assert closed.value.reason.code == 1012
             async with connected(port) as client:
