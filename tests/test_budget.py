@@ -14,7 +14,9 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from loguru import logger
 
+from hyperwatch import report
 from hyperwatch.feed.budget import DEFAULT_SHARE, Allowance, Budget
 from hyperwatch.feed.cost import ASK_US, DETAIL_US, request_us
 from hyperwatch.feed.details import Details
@@ -377,7 +379,12 @@ async def test_an_official_type_that_is_over_budget_waits_behind_the_head_too(tm
     assert heard == [100 * block + number for block in range(7, 40) for number in range(40)]
 
 
-async def test_who_asks_for_too_much_loses_nothing_is_told_why_and_comes_back(tmp_path: Path) -> None:
+async def test_who_asks_for_too_much_loses_nothing_is_told_why_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "REPORT_S", 0.005)
+    logged: list[str] = []
+    sink = logger.add(lambda message: logged.append(message.record["message"]), level="INFO")
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(6, [event(6)]))
     async with running(tmp_path, limits=Limits(client_share=0.01)) as port, connected(port) as one, connected(port):
@@ -396,4 +403,6 @@ async def test_who_asks_for_too_much_loses_nothing_is_told_why_and_comes_back(tm
                 elif message["channel"] == "cursor":
                     behind.add(message["data"].get("behind"))
     assert all(blocks_heard == list(blocks) for blocks_heard in heard.values())
+    logger.remove(sink)
     assert "budget" in behind
+    assert any("2 clients, 1 of them ask for more than their share" in each for each in logged)
