@@ -12,8 +12,8 @@ from benchmarks.book import OURS
 from benchmarks.node import Backlog, recorded, simulated
 from benchmarks.processes import started
 from benchmarks.run import Run
-from hyperwatch.node.events import Decoder, Need
-from hyperwatch.node.lines import BATCH_BYTES, pieces
+from hyperwatch.node.cuts import BATCH_BYTES, pieces
+from hyperwatch.node.decoder import Decoder, Need
 from hyperwatch.node.streams import ORDERS, Layout
 
 __all__ = ["decode"]
@@ -53,7 +53,7 @@ def turn(data: bytes, layout: Layout) -> dict[str, float]:
         decoder = Decoder(ORDERS, layout, start, need=Need.TOGETHER)
         for first, last in pieces(data, start, end):
             decoder.feed(data[first:last])
-        count += sum(each.count for each in decoder.runs)
+        count += sum(each.count for each in decoder.slices)
         start = end
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     return {"events_per_s": count / wall_s, "events_per_cpu_s": count / cpu_s, "wall_s": wall_s, "cpu_s": cpu_s}

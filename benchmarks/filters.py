@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.live import ours, relay, replaced, turns
 from benchmarks.node import Events, market
 from benchmarks.run import Run
-from hyperwatch.simulate.shapes import COINS
+from hyperwatch.simulate.model import COINS
 
 __all__ = ["ONE", "filters"]
 

@@ -16,7 +16,7 @@ from benchmarks.book import OURS, percentile
 from benchmarks.node import Events, Node, Sheet, market
 from benchmarks.processes import Process
 from benchmarks.run import Clients, Run
-from hyperwatch.simulate.shapes import BLOCK_GAP_NS
+from hyperwatch.simulate.model import BLOCK_GAP_NS
 
 __all__ = ["RATES", "Lane", "live", "ours", "relay", "replaced", "turns"]
 

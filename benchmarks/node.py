@@ -18,7 +18,7 @@ import attrs
 
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.market import Market
-from hyperwatch.simulate.shapes import BLOCK_GAP_NS, stamp
+from hyperwatch.simulate.model import BLOCK_GAP_NS, stamp
 
 __all__ = ["Backlog", "Node", "Sheet", "market", "recorded", "simulated"]
 

@@ -82,7 +82,7 @@ class Run:
         """`hyperwatch run`."""
         arguments: list[str | Path] = ["run", "--data-dir", data, "--state-dir", data / "state"]
         # The past at full speed: what it can do is measured, not what it is allowed.
-        arguments += ["--listen", "127.0.0.1:0", "--past-rate", "0", "--client-past-rate", "0"]
+        arguments += ["--listen", "127.0.0.1:0", "--catch-up-rate", "0", "--client-catch-up-rate", "0"]
         arguments += ["--metrics-listen", ""]  # several run at once
         log = data / "server.log"
         if self.profiles is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyperwatch.log.counters import BOUNDS_MS
-from hyperwatch.metrics import METRICS, Definition
+from hyperwatch.ingest.counters import BOUNDS_MS
+from hyperwatch.monitor.metrics import METRICS, Definition
 
 __all__ = ["PAGE", "page"]
 

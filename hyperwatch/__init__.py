@@ -1,7 +1,9 @@
-"""hyperwatch: a live, lossless WebSocket feed of a Hyperliquid node's order events.
+"""A live, lossless WebSocket feed of a Hyperliquid node's events.
 
-The rooms, each importing only from those before it: `node` (what a node writes; pure), `log` (its files as one log,
-read from any cursor or at the head), `feed` (who gets it), `service` (which task owns what), `cli` (commands).
+The rooms, each importing only from those after it: `cli` and `replay` (commands, recordings), `service` (which task owns
+what) and `client` (a client of the feed), `monitor` (the operator's views), `server` (connections), `feed` (who gets what)
+and `ledger` (what could not be delivered), `ingest` (the live road), `log` (the files as one log), `derive` (streams
+computed from others), `node` (what a node writes), `runtime` (this process). `docs/architecture.md` is the map.
 """
 
 from importlib.metadata import version

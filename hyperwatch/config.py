@@ -10,11 +10,11 @@ from typing import Self
 import attrs
 
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.limits import Limits
-from hyperwatch.feed.proxies import Proxies
-from hyperwatch.feed.tokens import Tokens
-from hyperwatch.log.files import GRACE_S
+from hyperwatch.log.tree import GRACE_S
 from hyperwatch.node.streams import Layout
+from hyperwatch.server.limits import Limits
+from hyperwatch.server.proxies import Proxies
+from hyperwatch.server.tokens import Tokens
 
 __all__ = [
     "DEFAULT_BEHIND_S",

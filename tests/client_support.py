@@ -14,9 +14,9 @@ import attrs
 import trio
 
 from hyperwatch.client import Feed, FeedError, connect
-from hyperwatch.client.wire import ClosedError, RefusedError
-from hyperwatch.feed.ends import GoneError
-from hyperwatch.feed.wire import Socket
+from hyperwatch.client.websocket import ClosedError, RefusedError
+from hyperwatch.server.refusals import ClientGoneError
+from hyperwatch.server.websocket import ServerWebSocket
 from support import accepted
 
 __all__ = ["Network", "Peer", "Plain", "gap", "listener", "orders", "standing"]
@@ -79,19 +79,19 @@ class Peer:
         """Answers to the next subscription, and returns it."""
         request = await self.asked()
         assert request["method"] == "subscribe", request
-        wish: dict[str, Any] = request["subscription"]
-        extras = {"cursor": cursor, "warnings": warnings} if "id" in wish else {}
-        self.name = wish.get("id", "")
+        start_point: dict[str, Any] = request["subscription"]
+        extras = {"cursor": cursor, "warnings": warnings} if "id" in start_point else {}
+        self.name = start_point.get("id", "")
         await self.say(json.dumps({"channel": "subscriptionResponse", "data": request, **extras}).encode())
-        return wish
+        return start_point
 
     async def end(self) -> dict[str, Any]:
         """Answers to the next unsubscription, and returns it."""
         request = await self.asked()
         assert request["method"] == "unsubscribe", request
         await self.say(json.dumps({"channel": "subscriptionResponse", "data": request}).encode())
-        wish: dict[str, Any] = request["subscription"]
-        return wish
+        start_point: dict[str, Any] = request["subscription"]
+        return start_point
 
     async def answer(self) -> tuple[str, str]:
         """Answers to whatever comes next; its method and id."""
@@ -102,8 +102,8 @@ class Peer:
 
     async def refuse(self, reason: str) -> None:
         """Refuses what the client says next."""
-        wish = json.dumps((await self.asked())["subscription"], separators=(",", ":"))
-        data = f"Invalid subscription {wish}: {reason}"
+        start_point = json.dumps((await self.asked())["subscription"], separators=(",", ":"))
+        data = f"Invalid subscription {start_point}: {reason}"
         await self.say(json.dumps({"channel": "error", "data": data, "code": "invalid-subscription"}).encode())
 
     async def say(self, *messages: bytes) -> None:
@@ -174,14 +174,14 @@ class Plain:
 
 
 @asynccontextmanager
-async def listener(end: Callable[[Socket], Awaitable[None]]) -> AsyncIterator[str]:
+async def listener(end: Callable[[ServerWebSocket], Awaitable[None]]) -> AsyncIterator[str]:
     """A server that accepts a client and then does as it likes; its URL."""
 
     async def handle(stream: trio.SocketStream) -> None:
         try:
             async with accepted(stream) as peer:
                 await end(peer)
-        except* GoneError:
+        except* ClientGoneError:
             pass
 
     async with trio.open_nursery() as nursery:

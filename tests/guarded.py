@@ -14,17 +14,18 @@ from typing import Any
 import attrs
 import trio
 
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.http import Routes
+from hyperwatch.feed.catch_up import CatchUp
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.server import Server
-from hyperwatch.feed.streams import Source
-from hyperwatch.log.files import Tree
-from hyperwatch.log.past import Past
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head
+from hyperwatch.feed.registry import StreamSource
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.seek.resume import at_head
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.framing import FrameCache
+from hyperwatch.server.http import Routes
+from hyperwatch.server.refusals import Reason
+from hyperwatch.server.server import Server
 from support import append, event, hour_file, line, until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -39,20 +40,22 @@ class Serving:
     server: Server
     port: int
 
-    async def counted(self, refusals: dict[Why, int]) -> None:
+    async def counted(self, refusals: dict[Reason, int]) -> None:
         """These were counted, and no other; where a client was told why, it is counted a moment later."""
         with trio.move_on_after(2):
-            await until(lambda: dict(self.server.guard.refusals) == refusals)
-        assert dict(self.server.guard.refusals) == refusals
+            await until(lambda: dict(self.server.admission.refusals) == refusals)
+        assert dict(self.server.admission.refusals) == refusals
 
 
 @asynccontextmanager
-async def serving(root: Path, guard: Guard | None = None, routes: Routes | None = None) -> AsyncIterator[Serving]:
+async def serving(
+    root: Path, admission: Admission | None = None, routes: Routes | None = None
+) -> AsyncIterator[Serving]:
     """A server of one line, on any free port. A fault of ours that it survived is an error here."""
     append(hour_file(root, "20260505/9"), line(7, [event(1)]))
     log = Tree(root, ORDERS, Layout.STREAMING)
     ring = Ring(at_head(log), 2**20)
-    server = Server({ORDERS.name: Source(Hub(ring), Past(log, ring))}, guard, routes)
+    server = Server({ORDERS.name: StreamSource(Hub(ring, FrameCache), CatchUp(log, ring))}, admission, routes)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             handle = partial(trio.serve_tcp, server.handle, 0, host="127.0.0.1")

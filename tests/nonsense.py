@@ -78,17 +78,17 @@ class Nonsense:
     def request(self) -> bytes:
         """One that is right as JSON, but for a value here and there."""
         dice = self._dice
-        wish = dict(dice.choice(WISHES))
+        start_point = dict(dice.choice(WISHES))
         for _ in range(dice.choice((0, 0, 1, 1, 2))):
             key = dice.choice(
-                [*wish, "coins", "users", "id", "from", "coin", "user", "filters", "minPx", "oids", "x", "type"]
+                [*start_point, "coins", "users", "id", "from", "coin", "user", "filters", "minPx", "oids", "x", "type"]
             )
-            wish[key] = f"ODD{dice.randrange(len(ODD))}"
+            start_point[key] = f"ODD{dice.randrange(len(ODD))}"
         if dice.random() < 0.3:
-            wish["id"] = str(dice.randrange(50))
+            start_point["id"] = str(dice.randrange(50))
         method = dice.choice(("subscribe", "subscribe", "subscribe", "unsubscribe", "ping", "auth", "post", "x"))
         text = json.dumps(
-            {"method": method, "subscription": wish, "token": "t"} if method != "ping" else {"method": "ping"}
+            {"method": method, "subscription": start_point, "token": "t"} if method != "ping" else {"method": "ping"}
         ).encode()
         text = text.replace(b'"CURSOR"', b'"%s"' % self.cursor()) if b"CURSOR" in text else text
         for number in range(len(ODD)) if b"ODD" in text else ():

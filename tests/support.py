@@ -16,16 +16,16 @@ import pytest
 import trio
 import trio_websocket
 
-from hyperwatch import service
 from hyperwatch.config import Address, Config
-from hyperwatch.feed.http import Exchange
-from hyperwatch.feed.line import Line
-from hyperwatch.feed.wire import Socket, accept
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.reader import Reader
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout, Stream
+from hyperwatch.server.http import Exchange
+from hyperwatch.server.transport import Transport
+from hyperwatch.server.websocket import ServerWebSocket, accept
+from hyperwatch.service import service
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 needs_samples = pytest.mark.skipif(
@@ -137,7 +137,7 @@ def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
     path = hour_file(root, "20260505/9")
     append(path, b"")
     log = Tree(root, ORDERS, Layout.STREAMING)
-    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
+    reader = BatchReader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
     made = []
     for lines in blocks:
         append(path, b"".join(lines))
@@ -149,7 +149,7 @@ def batches(root: Path, blocks: list[list[bytes]]) -> tuple[Tree, list[Batch]]:
 
 
 def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
-    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
+    reader = BatchReader(log, cursor or Cursor(log.stream.directory(log.layout)))
     batches = []
     while batch := reader.next(None, lambda: None):
         batches.append(batch)
@@ -160,10 +160,10 @@ def read_all(log: Tree, cursor: Cursor | None = None) -> list[Batch]:
 def events_of(batches: Iterable[Batch]) -> list[tuple[int | None, int, bytes]]:
     """(block, index, event) of everything in some batches."""
     return [
-        (entry.run.block, entry.first + number, bytes(raw))
+        (entry.slice.block, entry.first_index + number, bytes(raw))
         for batch in batches
         for entry in batch.entries
-        for number, raw in enumerate(entry.run.events)
+        for number, raw in enumerate(entry.slice.events)
     ]
 
 
@@ -224,9 +224,9 @@ async def connected(port: int, *, path: str = "/ws") -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def accepted(stream: trio.SocketStream) -> AsyncIterator[Socket]:
+async def accepted(stream: trio.SocketStream) -> AsyncIterator[ServerWebSocket]:
     """The server's side of a WebSocket, whoever wants one."""
-    line = Line(stream)
+    line = Transport(stream)
     try:
         request = await Exchange(line).head()
         async with accept(line, request.websocket_key()) as socket:

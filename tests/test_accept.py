@@ -20,7 +20,7 @@ from loguru import logger
 from test_faults import free_port, until_up
 from trio.testing import memory_stream_pair
 
-from hyperwatch.feed.accept import SPAN_S, accept_all
+from hyperwatch.server.accept import SPAN_S, accept_all
 from support import append, connected, event, hour_file, line
 
 

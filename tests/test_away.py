@@ -10,10 +10,10 @@ import trio
 
 from hyperwatch.client import Orders, connect
 from hyperwatch.errors import FilesAwayError
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.start import begin
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.seek.resume import resume
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from support import Client, append, connected, event, hour_file, line, running
 
@@ -104,7 +104,7 @@ def test_a_reader_at_work_waits_and_names_no_file_as_removed(tmp_path: Path) -> 
     write(root, 7, 8)
     write(root, 9, hour="20260505/10")
     log = Tree(root, ORDERS, Layout.STREAMING)
-    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
+    reader = BatchReader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
     batch = reader.next(None, lambda: None)
     assert batch is not None
     place, other = away(root, "")
@@ -115,7 +115,7 @@ def test_a_reader_at_work_waits_and_names_no_file_as_removed(tmp_path: Path) -> 
     rest = []
     while batch := reader.next(None, lambda: None):
         rest.append(batch)
-    assert [entry.run.block for each in rest for entry in each.entries if entry.run.count] == [9]
+    assert [entry.slice.block for each in rest for entry in each.entries if entry.slice.count] == [9]
     assert not any(entry.gaps for each in rest for entry in each.entries)
     reader.close()
 
@@ -123,16 +123,16 @@ def test_a_reader_at_work_waits_and_names_no_file_as_removed(tmp_path: Path) -> 
 def test_a_file_that_was_pruned_while_others_are_there_is_gone(tmp_path: Path) -> None:
     write(tmp_path, 7, 8)
     log = Tree(tmp_path, ORDERS, Layout.STREAMING)
-    reader = Reader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
+    reader = BatchReader(log, Cursor(ORDERS.directory(Layout.STREAMING)))
     reader.next(None, lambda: None)
     cursor = reader.cursor
     reader.close()
     write(tmp_path, 20, hour="20260505/12")
     (tmp_path / HOURLY / "20260505" / "9").unlink()
-    gap = begin(log, cursor).gap
+    gap = resume(log, cursor).gap
     assert gap is not None
     assert gap.reason == "place-gone"
     (tmp_path / HOURLY / "20260505" / "12").unlink()
     (tmp_path / HOURLY / "20260505").rmdir()
     with pytest.raises(FilesAwayError):
-        begin(log, cursor)
+        resume(log, cursor)

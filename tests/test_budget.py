@@ -16,20 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from hyperwatch import report
 from hyperwatch.feed.budget import DEFAULT_SHARE, Allowance, Budget
+from hyperwatch.feed.channels.events import Orders
 from hyperwatch.feed.cost import ASK_US, DETAIL_US, request_us
-from hyperwatch.feed.details import Details
-from hyperwatch.feed.filters import AnyOf, OrderFilter, any_of
-from hyperwatch.feed.guard import Guard
+from hyperwatch.feed.filters.order_details import OrderConditions
+from hyperwatch.feed.filters.orders import AnyOf, OrderFilter, any_of
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.limits import Limits
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.tokens import Tokens
 from hyperwatch.feed.turnstile import SHARE, Turnstile
-from hyperwatch.feed.views import Orders
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.ring import Ring
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batches import Batch
+from hyperwatch.monitor import log_report
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.framing import FrameCache
+from hyperwatch.server.limits import Limits
+from hyperwatch.server.tokens import Tokens
 from support import USER, append, batches, connected, event, hour_file, line, messages_in, running
 
 BURST_US = 10_000  # of the default share
@@ -80,6 +81,21 @@ def test_many_connections_of_one_client_share_what_goes_beyond_their_own() -> No
     assert not modest.over(ASK_US, 0)
 
 
+def test_many_clients_have_no_more_together_than_one_and_a_half_shares_beyond_what_each_connection_has() -> None:
+    budget, gone = Budget(), 0.0
+    clients = [budget.open(f"client {number}", 0) for number in range(10)]
+    for each in clients:
+        each.pay(OWN_US - 1, 0)
+    for step in range(1, 1001):  # a second, in which each asks for more than its own all the time
+        for each in clients:
+            if not each.over(100, step / 1000):
+                each.pay(100, step / 1000)
+                gone += 100e-6
+    theirs = 10 * DEFAULT_SHARE * (0.03 + 2 * 0.1)  # of each connection, and of each client what was there and came in
+    assert 1.4 * DEFAULT_SHARE < gone < 1.5 * DEFAULT_SHARE + theirs + 0.02
+    assert budget.open("modest", 1).modest(ASK_US, 1)
+
+
 def test_what_a_client_owes_outlives_its_connections() -> None:
     budget = Budget()
     budget.open("another", 0)
@@ -90,6 +106,19 @@ def test_what_a_client_owes_outlives_its_connections() -> None:
     again = budget.open("a", 0.1)
     again.pay(OWN_US - 1, 0.1)
     assert again.over(ASK_US, 0.1)
+
+
+def test_a_new_connection_of_a_client_that_owes_has_nothing_of_its_own_yet() -> None:
+    budget = Budget()
+    budget.open("another", 0)
+    first = budget.open("a", 0)
+    first.pay(OWN_US - 1, 0)
+    first.pay(100 * BURST_US, 0)
+    first.close()
+    again = budget.open("a", 0.1)
+    assert again.over(ASK_US, 0.1)
+    assert not again.modest(ASK_US, 0.1)
+    assert budget.open("b", 0.1).modest(ASK_US, 0.1)
 
 
 def test_a_debt_is_forgiven_after_a_while_and_none_is_made_while_alone() -> None:
@@ -143,23 +172,25 @@ def test_a_list_of_filters_costs_what_its_filters_do_and_details_cost_for_each_e
     _, (batch,) = batches(
         tmp_path, [[line(7, [event(number, coin="BTC" if number % 2 else "ETH") for number in range(10)])]]
     )
-    run = batch.entries[0].run
-    far = [OrderFilter.of(details=Details.of(min_px=str(10**9 + number))) for number in range(16)]
-    assert far[0].look_us(run) == ASK_US + 10 * DETAIL_US
-    assert any_of(far).look_us(run) == 16 * far[0].look_us(run)
-    assert OrderFilter.of(coins=["BTC"], details=Details.of(min_px="1")).look_us(run) == ASK_US + 5 * DETAIL_US
-    assert OrderFilter.of(coins=["BTC"]).look_us(run) == ASK_US
-    assert OrderFilter.of(statuses=["odd"]).look_us(run) > ASK_US
+    slice_ = batch.entries[0].slice
+    far = [OrderFilter.of(details=OrderConditions.of(min_px=str(10**9 + number))) for number in range(16)]
+    assert far[0].look_us(slice_) == ASK_US + 10 * DETAIL_US
+    assert any_of(far).look_us(slice_) == 16 * far[0].look_us(slice_)
+    assert (
+        OrderFilter.of(coins=["BTC"], details=OrderConditions.of(min_px="1")).look_us(slice_) == ASK_US + 5 * DETAIL_US
+    )
+    assert OrderFilter.of(coins=["BTC"]).look_us(slice_) == ASK_US
+    assert OrderFilter.of(statuses=["odd"]).look_us(slice_) > ASK_US
 
 
 @pytest.mark.parametrize("filters", [1, 16])
 def test_what_is_chosen_in_parts_is_what_is_chosen_at_once(tmp_path: Path, filters: int) -> None:
     _, (batch,) = batches(tmp_path, [[line(7, [event(number, limitPx=str(number)) for number in range(450)])]])
-    run = batch.entries[0].run
-    wanted = any_of(OrderFilter.of(details=Details.of(min_px=str(3 * number + 1))) for number in range(filters))
+    slice_ = batch.entries[0].slice
+    wanted = any_of(OrderFilter.of(details=OrderConditions.of(min_px=str(3 * number + 1))) for number in range(filters))
     assert isinstance(wanted, AnyOf) is (filters > 1)
-    found, pauses = in_parts(wanted.select_in_parts(run))
-    assert list(found) == list(wanted.select(run))
+    found, pauses = in_parts(wanted.select_in_parts(slice_))
+    assert list(found) == list(wanted.select(slice_))
     assert pauses >= 5 * filters
 
 
@@ -182,11 +213,11 @@ def test_requests_cost_what_their_filters_and_lists_do() -> None:
 
 def test_a_client_is_an_address_and_where_there_are_tokens_its_token_too() -> None:
     tokens = ["a" * 32, "b" * 32]
-    guard = Guard(tokens=Tokens(tokens))
-    assert Guard().client("10.0.0.1", "") == "10.0.0.1"
-    assert guard.client("10.0.0.1", tokens[0]) != guard.client("10.0.0.1", tokens[1])
-    assert guard.client("10.0.0.1", tokens[0]) != guard.client("10.0.0.2", tokens[0])
-    assert all(token not in guard.client("10.0.0.1", token) for token in tokens)
+    admission = Admission(tokens=Tokens(tokens))
+    assert Admission().client("10.0.0.1", "") == "10.0.0.1"
+    assert admission.client("10.0.0.1", tokens[0]) != admission.client("10.0.0.1", tokens[1])
+    assert admission.client("10.0.0.1", tokens[0]) != admission.client("10.0.0.2", tokens[0])
+    assert all(token not in admission.client("10.0.0.1", token) for token in tokens)
 
 
 # The turnstile.
@@ -295,11 +326,11 @@ class Stage:
     def __attrs_post_init__(self) -> None:
         blocks = [line(number, [event(100 * number + each) for each in range(100)]) for number in (7, 8, 9)]
         _, self.batches = batches(self.tmp_path, [[block] for block in blocks])
-        self.hub = Hub(Ring(self.batches[0].before, 10**9), lambda: 0.0)
+        self.hub = Hub(Ring(self.batches[0].before, 10**9), FrameCache, lambda: 0.0)
 
     def join(self, name: str, min_px: str | None = None) -> Subscription:
         outlet = self.outlets.setdefault(name, FakeOutlet(self.budget.open(name, 0), self.order, name))
-        filter_ = OrderFilter.of(details=Details.of(min_px=min_px))
+        filter_ = OrderFilter.of(details=OrderConditions.of(min_px=min_px))
         subscription = Subscription(Orders(filter_), name, outlet, self.batches[0].before, 0)
         self.hub.join(subscription)
         return subscription
@@ -382,7 +413,7 @@ async def test_an_official_type_that_is_over_budget_waits_behind_the_head_too(tm
 async def test_who_asks_for_too_much_loses_nothing_is_told_why_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "REPORT_S", 0.005)
+    monkeypatch.setattr(log_report, "REPORT_S", 0.005)
     logged: list[str] = []
     sink = logger.add(lambda message: logged.append(message.record["message"]), level="INFO")
     path = hour_file(tmp_path, "20260505/9")

@@ -28,14 +28,14 @@ from hyperwatch.client import (
     Orders,
     Position,
     Subscription,
-    complete,
     connect,
-    track,
+    normalize_url,
+    subscription_state,
 )
 from hyperwatch.client import feed as feed_module
-from hyperwatch.client.wire import RefusedError, open_client
+from hyperwatch.client.websocket import RefusedError, open_client
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.wire import GoneError, Socket
+from hyperwatch.server.websocket import ClientGoneError, ServerWebSocket
 from support import append, event, hour_file, line, running, until
 
 
@@ -49,7 +49,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription is full with its first message."""
-    monkeypatch.setattr(track, "_WAITING_BYTES", 1)
+    monkeypatch.setattr(subscription_state, "_WAITING_BYTES", 1)
 
 
 async def cursors(subscription: Subscription[Message], count: int) -> list[str]:
@@ -455,7 +455,7 @@ async def test_alone_a_slow_consumer_slows_the_feed_and_loses_nothing(network: N
 async def test_a_slow_consumer_does_not_hold_up_another_and_goes_on_where_it_was(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "_WAITING_BYTES", 2 * len(orders("1", 1, "s1")))
+    monkeypatch.setattr(subscription_state, "_WAITING_BYTES", 2 * len(orders("1", 1, "s1")))
     async with network.connect() as feed, trio.open_nursery() as nursery:
         slow, fast = feed.orders(), feed.orders()
         peer = await network.peer()
@@ -474,7 +474,7 @@ async def test_a_slow_consumer_does_not_hold_up_another_and_goes_on_where_it_was
 
 
 async def test_there_is_room_again_as_soon_as_one_is_taken(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(track, "_WAITING_BYTES", 2 * len(orders("1", 1, "c1")))
+    monkeypatch.setattr(subscription_state, "_WAITING_BYTES", 2 * len(orders("1", 1, "c1")))
     async with network.connect() as feed, trio.open_nursery() as nursery:
         subscription = feed.orders()
         nursery.start_soon(subscription.begin)
@@ -542,13 +542,13 @@ async def play(peer: Peer) -> None:
         nursery.start_soon(talk)
         while True:
             request = await peer.asked()
-            wish = request["subscription"]
+            start_point = request["subscription"]
             answer = {"channel": "subscriptionResponse", "data": request, "cursor": "c0", "warnings": []}
             if request["method"] == "unsubscribe":
-                del places[wish["id"]]
+                del places[start_point["id"]]
             await peer.say(json.dumps(answer).encode())
             if request["method"] == "subscribe":
-                places[wish["id"]] = [0, int(wish.get("from", "c0")[1:])]
+                places[start_point["id"]] = [0, int(start_point.get("from", "c0")[1:])]
 
 
 @pytest.mark.usefixtures("small")
@@ -691,10 +691,10 @@ async def test_official_messages_go_where_their_user_or_coin_belongs(network: Ne
             {"type": "userFills", "user": "0xab"},
         )
         peer = await network.peer()
-        found = [feed.subscribe(wish) for wish in wishes]
-        for subscription, wish in zip(found, wishes, strict=True):
+        found = [feed.subscribe(start_point) for start_point in wishes]
+        for subscription, start_point in zip(found, wishes, strict=True):
             nursery.start_soon(subscription.begin)
-            assert await peer.begin() == wish
+            assert await peer.begin() == start_point
         said = [
             b'{"channel":"trades","data":[{"coin":"ETH","px":"2.0"},{"coin":"ETH"}]}',
             b'{"channel":"userFills","data":{"isSnapshot":true,"user":"0xab","fills":[]}}',
@@ -741,7 +741,7 @@ async def test_an_official_type_that_was_interrupted_says_so(network: Network, a
 async def test_an_official_type_that_is_taken_too_slowly_is_interrupted_not_cut_in_silence(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "_WAITING_BYTES", 1 + len(orders("2", 1, "c1")))
+    monkeypatch.setattr(subscription_state, "_WAITING_BYTES", 1 + len(orders("2", 1, "c1")))
     said = b'{"channel":"trades","data":[{"coin":"BTC"}]}'
     async with network.connect() as feed, trio.open_nursery() as nursery:
         slow, fast = feed.subscribe({"type": "trades", "coin": "BTC"}), feed.orders()
@@ -858,7 +858,7 @@ async def test_the_wire_says_by_which_status_it_was_refused(nursery: trio.Nurser
 
 
 async def test_an_error_in_the_block_is_not_replaced_by_a_server_that_does_not_say_goodbye() -> None:
-    async def say_nothing(_peer: Socket) -> None:
+    async def say_nothing(_peer: ServerWebSocket) -> None:
         await trio.sleep_forever()
 
     async with listener(say_nothing) as url:
@@ -870,10 +870,10 @@ async def test_an_error_in_the_block_is_not_replaced_by_a_server_that_does_not_s
 async def test_the_client_says_goodbye() -> None:
     ends: list[BaseException | None] = []
 
-    async def hear(peer: Socket) -> None:
+    async def hear(peer: ServerWebSocket) -> None:
         try:
             await peer.receive()
-        except GoneError as error:
+        except ClientGoneError as error:
             ends.append(error.__cause__)
             raise
 
@@ -962,7 +962,7 @@ async def test_by_default_a_broken_connection_is_a_warning_in_the_log(
     ],
 )
 def test_an_address_is_completed(text: str, url: str) -> None:
-    assert complete(text) == url
+    assert normalize_url(text) == url
 
 
 @pytest.mark.parametrize(
@@ -972,4 +972,4 @@ def test_an_address_is_completed(text: str, url: str) -> None:
 )  # fmt: skip
 def test_what_is_no_address_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="is no address of a feed: write it as"):
-        complete(text)
+        normalize_url(text)

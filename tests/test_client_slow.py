@@ -17,12 +17,12 @@ import msgspec
 import pytest
 import trio
 
-from hyperwatch.client import Gap, Orders, connect, session, wire
-from hyperwatch.log.files import Tree
+from hyperwatch.client import Gap, Orders, connect, session, websocket
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
-from hyperwatch.simulate.shapes import BLOCK_GAP_NS, Faults
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import BLOCK_GAP_NS, Faults
 from support import append, event, next_line, running, until
 
 # Restarts at blocks 25 and 50 of a phase, rollover at 30: what the first writes again comes late in part.
@@ -161,7 +161,7 @@ async def survive(root: Path, kills: int, monkeypatch: pytest.MonkeyPatch) -> No
     trial = Trial(root, kills, Tree(root, ORDERS, Layout.STREAMING))
     monkeypatch.setattr(session, "_FIRST_S", 0.001)
     monkeypatch.setattr(session, "_LONGEST_S", 0.01)
-    monkeypatch.setattr(wire, "_dial", trial.cable.of(wire._dial))
+    monkeypatch.setattr(websocket, "_dial", trial.cable.of(websocket._dial))
     with Claim(root) as claim:
         claim.open(f"{ORDERS.directory(Layout.STREAMING)}/hourly/20260506/7").close()
     async with running(root, layout=Layout.STREAMING, ring_bytes=2**20) as port, trio.open_nursery() as nursery:

@@ -17,21 +17,22 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 
 from hyperwatch.feed.budget import Allowance, Budget
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.channels.events import Orders, gap, position_message
+from hyperwatch.feed.filters.orders import OrderFilter
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.packing import ENCODINGS, Encoding, Message, packed
-from hyperwatch.feed.protocol import Subscribe, Unsubscribe
-from hyperwatch.feed.requests import parse
+from hyperwatch.feed.messages import ENCODINGS, Encoding, Message, compressed
+from hyperwatch.feed.requests.answers import Subscribe, Unsubscribe
+from hyperwatch.feed.requests.parse import parse
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Orders, gap, standing
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.compressed import zstd
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
 from hyperwatch.log.gaps import PLACE_GONE, Gap
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
+from hyperwatch.log.packed_file import zstd
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.server.framing import FrameCache
 from support import USER, append, connected, event, hour_file, line, needs_samples, running, sample
 
 DIRECTORY = ORDERS.directory(Layout.STREAMING)
@@ -49,7 +50,7 @@ def split(frame: bytes, encoding: Encoding) -> tuple[dict[str, Any], dict[str, A
 
 def read(root: Path, name: str, data: bytes, layout: Layout = Layout.STREAMING) -> list[Batch]:
     append(hour_file(root, name, layout), data)
-    reader = Reader(Tree(root, ORDERS, layout), Cursor(ORDERS.directory(layout)))
+    reader = BatchReader(Tree(root, ORDERS, layout), Cursor(ORDERS.directory(layout)))
     batches = []
     while batch := reader.next(None, lambda: None):
         batches.append(batch)
@@ -80,29 +81,29 @@ def test_what_is_decompressed_is_what_others_hear(
             plain = Orders(wanted).messages(entry)
             for encoding in ENCODINGS:
                 both = zip(plain, Orders(wanted, compress=encoding).messages(entry), strict=True)
-                for said, compressed in both:
-                    assert compressed.channel == said.channel
-                    assert b'{"id":"x",' + unpacked(encoding, compressed.tail)[1:] + b"}" == b'{"id":"x",' + said.tail
+                for said, short in both:
+                    assert short.channel == said.channel
+                    assert b'{"id":"x",' + unpacked(encoding, short.tail)[1:] + b"}" == b'{"id":"x",' + said.tail
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_channels_without_events_are_compressed_alike(encoding: Encoding) -> None:
     for said in (
-        standing("live", Cursor(DIRECTORY), None),
+        position_message("live", Cursor(DIRECTORY), None),
         gap(Gap(ORDERS.name, PLACE_GONE, Cursor(DIRECTORY), Cursor(DIRECTORY))),
     ):
-        compressed = packed(said, encoding)
+        short = compressed(said, encoding)
 
-        assert compressed.channel == said.channel
-        assert unpacked(encoding, compressed.tail) == b"{" + said.tail[:-1]
+        assert short.channel == said.channel
+        assert unpacked(encoding, short.tail) == b"{" + said.tail[:-1]
 
 
 def test_a_zstd_body_names_its_length_and_a_gzip_body_no_date() -> None:
     message = Message(b"orders", b'"cursor":"x"}}')
 
-    assert zstd.get_frame_info(packed(message, "zstd").tail).decompressed_size == len(b'{"cursor":"x"}')
-    assert packed(message, "gzip").tail[4:8] == bytes(4)
-    assert packed(message, None) is message
+    assert zstd.get_frame_info(compressed(message, "zstd").tail).decompressed_size == len(b'{"cursor":"x"}')
+    assert compressed(message, "gzip").tail[4:8] == bytes(4)
+    assert compressed(message, None) is message
 
 
 @attrs.define(eq=False)
@@ -124,11 +125,11 @@ class FakeOutlet:
 
 async def test_equal_views_share_what_was_compressed_once(tmp_path: Path) -> None:
     (batch,) = read(tmp_path, "20260505/9", line(7, [event(1)]))
-    hub = Hub(Ring(batch.before, 10**9))
-    views = [Orders(OrderFilter(), compress=each) for each in ("zstd", "zstd", "gzip")] + [Orders(OrderFilter())]
-    outlets = [FakeOutlet() for _ in views]
-    for view, outlet in zip(views, outlets, strict=True):
-        hub.join(Subscription(view, f"id of {id(outlet)}", outlet, batch.before, 0))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
+    channels = [Orders(OrderFilter(), compress=each) for each in ("zstd", "zstd", "gzip")] + [Orders(OrderFilter())]
+    outlets = [FakeOutlet() for _ in channels]
+    for channel, outlet in zip(channels, outlets, strict=True):
+        hub.join(Subscription(channel, f"id of {id(outlet)}", outlet, batch.before, 0))
     hub.ring.append(batch)
     await hub.publish(batch)
     (one,), (two,), (other,), (plain,) = (outlet.heard for outlet in outlets)
@@ -144,23 +145,23 @@ def ask(method: str = "subscribe", **subscription: object) -> Any:  # noqa: ANN4
 
 
 def test_compression_is_part_of_what_makes_subscriptions_equal() -> None:
-    wish, end = ask(compress="zstd"), ask("unsubscribe", compress="zstd")
+    start_point, end = ask(compress="zstd"), ask("unsubscribe", compress="zstd")
 
-    assert isinstance(wish, Subscribe)
+    assert isinstance(start_point, Subscribe)
     assert isinstance(end, Unsubscribe)
-    assert wish.view == end.view
-    assert len({wish.view, ask(compress="gzip").view, ask().view}) == 3
-    assert ask(compress=None).view == ask().view
+    assert start_point.channel == end.channel
+    assert len({start_point.channel, ask(compress="gzip").channel, ask().channel}) == 3
+    assert ask(compress=None).channel == ask().channel
 
 
 def listen(port: int, encoding: Encoding, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """A client of the library `websockets`: what it hears until it has heard of so many events and is live."""
     heard: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with connect(f"ws://127.0.0.1:{port}/ws", open_timeout=10) as socket:
-        wish = {"type": "orders", "id": "x", "compress": encoding, "from": "earliest"}
-        socket.send(json.dumps({"method": "subscribe", "subscription": wish}))
+        start_point = {"type": "orders", "id": "x", "compress": encoding, "from": "earliest"}
+        socket.send(json.dumps({"method": "subscribe", "subscription": start_point}))
         answer = json.loads(socket.recv(timeout=10))
-        assert answer["data"]["subscription"] == wish
+        assert answer["data"]["subscription"] == start_point
         while sum(len(data.get("events", ())) for _, data in heard) < count or "cursor" not in {
             said["channel"] for said, _ in heard
         }:

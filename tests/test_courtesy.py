@@ -7,7 +7,7 @@ import time
 import pytest
 import trio
 
-from hyperwatch.log.courtesy import Courtesy
+from hyperwatch.ingest.yielding import Yielder
 
 
 class Naps:
@@ -34,12 +34,12 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
 async def test_a_thread_rests_after_half_a_millisecond_of_work_where_others_wait(
     naps: Naps, clients: int, expected: int
 ) -> None:
-    courtesy = Courtesy(lambda: clients)
+    yielder = Yielder(lambda: clients)
 
     def work() -> None:
         for _ in range(16):
             naps.now_s += 0.0003
-            courtesy.pause()
+            yielder.pause()
 
     await trio.to_thread.run_sync(work)
 
@@ -47,13 +47,13 @@ async def test_a_thread_rests_after_half_a_millisecond_of_work_where_others_wait
 
 
 async def test_a_cancelled_job_ends_at_its_next_pause() -> None:
-    courtesy = Courtesy(lambda: 0)
+    yielder = Yielder(lambda: 0)
     begun = trio.Event()
 
     def work() -> None:
         trio.from_thread.run_sync(begun.set)
         while True:
-            courtesy.pause()
+            yielder.pause()
 
     with trio.fail_after(5), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:

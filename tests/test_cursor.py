@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.errors import CursorError
-from hyperwatch.log.cursor import Cursor, FilePlace, covers
+from hyperwatch.log.positions import Cursor, FilePosition, is_at_or_after
 from hyperwatch.node.streams import hour_rank
 from hyperwatch.node.times import text_of
 
 naturals = st.integers(0, 2**50)
 hours = st.integers(0, 23).map("20260505/{}".format)
-places = st.lists(st.builds(FilePlace, hours, naturals, naturals, st.text(max_size=12)), max_size=2).map(tuple)
+places = st.lists(st.builds(FilePosition, hours, naturals, naturals, st.text(max_size=12)), max_size=2).map(tuple)
 times = st.just("") | st.integers(1, 10**14 - 1).map(str) | st.integers(1, 10**14 - 1).map(text_of)
 cursors = st.builds(Cursor, st.text(max_size=40), places, st.none() | naturals, times, naturals)
 
@@ -47,7 +47,7 @@ def test_a_cursor_of_another_version_is_an_error() -> None:
 
 
 def at(*files: tuple[str, int, int]) -> Cursor:
-    return Cursor("x", tuple(FilePlace(*file) for file in files))
+    return Cursor("x", tuple(FilePosition(*file) for file in files))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def at(*files: tuple[str, int, int]) -> Cursor:
     ],
 )
 def test_a_cursor_covers_what_lies_before_it_in_every_file(*, later: Cursor, earlier: Cursor, covered: bool) -> None:
-    assert covers(later, earlier, hour_rank) is covered
+    assert is_at_or_after(later, earlier, hour_rank) is covered
 
 
 @pytest.mark.parametrize("block", ["-1", "1" + "0" * 30, "9" * 4000, "9" * 5000, "1e400", "1.5"])

@@ -13,14 +13,14 @@ from loguru import logger
 from terminal import PROGRAM, environment, terminal
 
 from hyperwatch.cli import demo
-from hyperwatch.cli.live import Notices
-from hyperwatch.cli.screen import Output
-from hyperwatch.cli.table import Board
+from hyperwatch.cli.terminal.board import Board
+from hyperwatch.cli.terminal.live import Notices
+from hyperwatch.cli.terminal.output import Output
 from hyperwatch.client import Orders, connect
 from hyperwatch.config import Address
 from hyperwatch.errors import HyperwatchError
 from hyperwatch.node.streams import ORDERS, Layout
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
 
 
 @pytest.mark.parametrize("layout", ["streaming", "by-block"])

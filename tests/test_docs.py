@@ -15,12 +15,13 @@ import pytest
 
 from hyperwatch.cli.main import program
 from hyperwatch.errors import HyperwatchError
-from hyperwatch.feed import chatter, frames, guard, http, info, limits, line, nesting, server, wire
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
-from hyperwatch.feed.requests import parse
-from hyperwatch.log.stuck import EXIT_STUCK
+from hyperwatch.feed.requests import nesting
+from hyperwatch.feed.requests.answers import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests.parse import parse
 from hyperwatch.node.statuses import OFFICIAL
+from hyperwatch.runtime.watchdog import EXIT_STUCK
+from hyperwatch.server import admission, client_log, frames, http, info_proxy, limits, server, transport, websocket
+from hyperwatch.server.refusals import Reason
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,7 +109,7 @@ def test_the_protocol_reference_has_every_official_status() -> None:
 
 
 def test_the_protocol_reference_has_every_code_of_an_error() -> None:
-    source = (ROOT / "hyperwatch" / "feed" / "protocol.py").read_text()
+    source = (ROOT / "hyperwatch" / "feed" / "requests" / "answers.py").read_text()
     codes = set(re.findall(r'"((?:bad|unknown|already|invalid|too-many|not)-[a-z]+|unauthorized)"', source))
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert codes
@@ -135,12 +136,12 @@ def test_every_mark_of_the_log_is_in_its_page() -> None:
 def test_the_table_of_limits_is_what_the_code_says() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     kib = 1024
-    silent_s = wire.BEAT_S * wire.SILENT_BEATS
+    silent_s = websocket.BEAT_S * websocket.SILENT_BEATS
     for what, default in (
         ("WebSocket connections", limits.DEFAULT_CONNECTIONS),
         ("those of one address", limits.DEFAULT_CONNECTIONS_PER_ADDRESS),
-        ("handshakes and plain requests under way", guard.HANDSHAKES),
-        ("those of one address", guard.HANDSHAKES_PER_ADDRESS),
+        ("handshakes and plain requests under way", admission.HANDSHAKES),
+        ("those of one address", admission.HANDSHAKES_PER_ADDRESS),
         ("seconds for a request's head, for its body, for a token", f"{server.HANDSHAKE_S:g}"),
         ("bytes of a request's head", http.HEAD_BYTES),
         ("subscriptions of a connection", limits.DEFAULT_SUBSCRIPTIONS),
@@ -151,29 +152,29 @@ def test_the_table_of_limits_is_what_the_code_says() -> None:
         ("frames in a burst", frames.FRAMES_BURST),
         ("KiB a second", frames.BYTES_PER_S // kib),
         ("KiB in a burst", frames.BYTES_BURST // kib),
-        ("seconds without a word from the client", f"{silent_s:g} to {silent_s + wire.BEAT_S:g}"),
-        ("seconds that a stalled socket has for a goodbye", f"{line.STALLED_S:g}"),
-        ("bytes of a request to `/info`", info.REQUEST_BYTES),
-        ("MiB of an answer to it", info.ANSWER_BYTES // kib**2),
-        ("seconds for that answer", f"{info.ANSWER_S:g}"),
+        ("seconds without a word from the client", f"{silent_s:g} to {silent_s + websocket.BEAT_S:g}"),
+        ("seconds that a stalled socket has for a goodbye", f"{transport.STALLED_S:g}"),
+        ("bytes of a request to `/info`", info_proxy.REQUEST_BYTES),
+        ("MiB of an answer to it", info_proxy.ANSWER_BYTES // kib**2),
+        ("seconds for that answer", f"{info_proxy.ANSWER_S:g}"),
     ):
         assert f"| {what} | {default} |" in text, what
-    assert info.AT_ONCE == 4, "docs/security.md says four at once"
-    assert [kind for kind in info.ALLOWED if f"`{kind}`" not in text] == []
+    assert info_proxy.AT_ONCE == 4, "docs/security.md says four at once"
+    assert [kind for kind in info_proxy.ALLOWED if f"`{kind}`" not in text] == []
 
 
 def test_how_many_lines_a_client_may_cause_is_what_the_code_says() -> None:
     text = (ROOT / "docs" / "log.md").read_text()
-    assert (chatter.FEW, chatter.SPAN_S, chatter.ADDRESSES) == (5, 60, 256)
+    assert (client_log.FEW, client_log.SPAN_S, client_log.ADDRESSES) == (5, 60, 256)
     assert "five in a minute are" in text
-    assert f"Beyond {chatter.ADDRESSES} addresses" in text
+    assert f"Beyond {client_log.ADDRESSES} addresses" in text
 
 
 def test_every_refusal_is_in_the_page_on_security_under_its_name_and_with_its_code() -> None:
     rows = [row.split("|")[1:-1] for row in (ROOT / "docs" / "security.md").read_text().splitlines() if row[:2] == "| "]
     names = {name for row in rows for name in re.findall(r"`(\w+)`", row[-1])}
-    assert names == set(Why)
-    source = "".join(path.read_text() for path in (ROOT / "hyperwatch" / "feed").glob("*.py"))
+    assert names == set(Reason)
+    source = "".join(path.read_text() for path in (ROOT / "hyperwatch" / "server").glob("*.py"))
     used = set(re.findall(r"RefusedError\((?:Why\.\w+), HTTPStatus\.(\w+)", source))
     told = {code for row in rows for cell in row for code in re.findall(r"\b\d{3}\b", cell)}
     assert {str(HTTPStatus[name].value) for name in used} <= told

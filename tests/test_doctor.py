@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from inotify_simple import INotify  # type: ignore[import-untyped]  # ships no types
 
-from hyperwatch.cli import checks, events
-from hyperwatch.cli.checks import Finding, Level
-from hyperwatch.cli.growth import Growth, observe, times
+from hyperwatch.cli.doctor import inotify, setup
+from hyperwatch.cli.doctor.setup import Finding, Level
+from hyperwatch.cli.doctor.writing import Growth, observe, times
 from hyperwatch.cli.main import _exit_code
-from hyperwatch.log.files import Tree
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout
 from support import append, event, hour_file, line
 
@@ -131,7 +131,7 @@ def test_a_node_that_is_silent_for_the_moment_is_named(tree: Tree) -> None:
 def test_the_flags_of_the_node_are_seen_from_its_directories(tmp_path: Path) -> None:
     hour_file(tmp_path, "20260505/17", Layout.BY_BLOCK)
     hour_file(tmp_path, "20260505/17", Layout.STREAMING, FILLS)
-    assert said(checks.layouts(tmp_path)) == [
+    assert said(setup.layouts(tmp_path)) == [
         (Level.GOOD, "node_order_statuses_by_block: --write-order-statuses --batch-by-block"),
         (Level.GOOD, "node_fills_streaming: --write-fills --stream-with-block-info"),
     ]
@@ -139,7 +139,7 @@ def test_the_flags_of_the_node_are_seen_from_its_directories(tmp_path: Path) -> 
 
 def test_a_node_without_order_statuses_is_told_its_flags(tmp_path: Path) -> None:
     hour_file(tmp_path, "20260505/17", Layout.PLAIN, DIFFS)
-    found = said(checks.layouts(tmp_path))
+    found = said(setup.layouts(tmp_path))
     assert found[0][0] is Level.BAD
     assert "start the node with --write-order-statuses --stream-with-block-info" in found[0][1]
     assert found[1] == (Level.GOOD, "node_raw_book_diffs: --write-raw-book-diffs")
@@ -154,7 +154,7 @@ def test_two_layouts_at_once_are_told_from_one_that_was_left(
     other = hour_file(tree.root, "20260505/17", Layout.BY_BLOCK)
     append(other, line(6, [event(1)]))
     os.utime(other, ns=(NOW_NS - apart_s * 10**9,) * 2)
-    *_, last = said(checks.layouts(tree.root))
+    *_, last = said(setup.layouts(tree.root))
     assert last[0] is level
     assert words in last[1]
 
@@ -165,8 +165,8 @@ def test_a_client_that_is_away_longer_than_files_are_kept_is_thought_of(tmp_path
     append(hour_file(tmp_path, "20260505/10"), written(NOW_NS, NOW_NS))
     now_s = NOW_NS / 1e9
 
-    assert said(checks.reach(tree, 5, now_s=now_s)) == [(Level.GOOD, f"{tree.hourly} reaches 5.0 hours back")]
-    ((level, text),) = said(checks.reach(tree, 24, now_s=now_s))
+    assert said(setup.reach(tree, 5, now_s=now_s)) == [(Level.GOOD, f"{tree.hourly} reaches 5.0 hours back")]
+    ((level, text),) = said(setup.reach(tree, 24, now_s=now_s))
     assert level is Level.ADVICE
     assert "keep 24 hours" in text
 
@@ -176,7 +176,7 @@ def test_the_room_that_is_left_is_measured_in_hours(tmp_path: Path, hours: int, 
     tree = Tree(tmp_path, ORDERS, Layout.STREAMING)
     append(hour_file(tmp_path, "20260505/9"), bytes(1000))
     append(hour_file(tmp_path, "20260505/10"), bytes(10))
-    ((found, text),) = said(checks.room([tree], tmp_path, free_bytes=1000 * hours))
+    ((found, text),) = said(setup.room([tree], tmp_path, free_bytes=1000 * hours))
     assert found is level
     assert f"room for {hours} hours" in text
 
@@ -187,14 +187,14 @@ def test_the_file_system_of_a_path_is_the_innermost_mount() -> None:
         "2 1 0:5 / /data rw master:1 - nfs4 server:/ rw\n"
         "1 0 8:1 / / rw - ext4 /dev/a rw\n"
     )
-    assert events.file_system(Path("/home/x"), mounts) == "ext4"
-    assert events.file_system(Path("/data/hourly"), mounts) == "nfs4"
-    assert events.file_system(Path("/data/with blank/x"), mounts) == "tmpfs"
-    assert events.file_system(Path("/database"), mounts) == "ext4"
+    assert inotify.file_system(Path("/home/x"), mounts) == "ext4"
+    assert inotify.file_system(Path("/data/hourly"), mounts) == "nfs4"
+    assert inotify.file_system(Path("/data/with blank/x"), mounts) == "tmpfs"
+    assert inotify.file_system(Path("/database"), mounts) == "ext4"
 
 
 def test_a_directory_that_changes_without_events_is_polled(tmp_path: Path) -> None:
-    ear = events.Ear(tmp_path)
+    ear = inotify.InotifyProbe(tmp_path)
     try:
         assert [level for level, _ in said(ear.findings(tmp_path, grew=True, kind="nfs4"))] == [Level.ADVICE]
         (tmp_path / "x").write_text("y")
@@ -211,8 +211,8 @@ def test_inotify_that_is_used_up_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     def none_left(**_: Any) -> INotify:  # noqa: ANN401
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(events, "INotify", none_left)
-    ear = events.Ear(tmp_path)
+    monkeypatch.setattr(inotify, "INotify", none_left)
+    ear = inotify.InotifyProbe(tmp_path)
     ((level, text),) = said(ear.findings(tmp_path, grew=True, kind="ext4"))
     ear.close()
     assert level is Level.ADVICE
@@ -221,9 +221,9 @@ def test_inotify_that_is_used_up_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_limit_of_few_inotify_instances_is_named(tmp_path: Path) -> None:
-    assert said(events.limits(tmp_path)) == []
+    assert said(inotify.limits(tmp_path)) == []
     (tmp_path / "max_user_instances").write_text("3\n")
-    ((level, text),) = said(events.limits(tmp_path))
+    ((level, text),) = said(inotify.limits(tmp_path))
     assert level is Level.ADVICE
     assert "may have 3 inotify instances" in text
 
@@ -319,7 +319,7 @@ def test_one_stream_that_cannot_be_read_does_not_hide_the_others(others: Path) -
 
 def test_a_streams_own_directory_is_told_from_the_nodes(tree: Tree) -> None:
     for inner in (tree.hourly, tree.hourly.parent):
-        assert said(checks.layouts(inner)) == [
+        assert said(setup.layouts(inner)) == [
             (
                 Level.BAD,
                 f"{inner} has no order statuses -> it is one stream's own directory: say --data-dir {tree.root}",
@@ -331,8 +331,8 @@ def test_what_this_user_cannot_read_is_a_finding(tree: Tree, monkeypatch: pytest
     def closed(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(checks, "PlainFile", closed)
-    ((level, text),) = said(checks.readable(tree))
+    monkeypatch.setattr(setup, "PlainFile", closed)
+    ((level, text),) = said(setup.readable(tree))
     assert level is Level.BAD
     assert f"{tree.hourly / '20260505/17'} cannot be read by uid {os.getuid()}: Permission denied" in text
 

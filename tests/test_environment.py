@@ -19,18 +19,18 @@ import click
 import pytest
 import trio
 
-from hyperwatch import memory
-from hyperwatch.cli import events
+from hyperwatch.cli.doctor import inotify
 from hyperwatch.cli.main import _exit_code, program
 from hyperwatch.cli.options import NumberRange
 from hyperwatch.config import Address
-from hyperwatch.drain import Drain
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.limits import open_files, raise_open_files
-from hyperwatch.log.state import State
-from hyperwatch.node.runs import Damage
-from hyperwatch.service import listen
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.ledger.state_dir import StateDir
+from hyperwatch.node.slices import UnreadableLine
+from hyperwatch.runtime import memory
+from hyperwatch.runtime.log_writer import Drain
+from hyperwatch.server.limits import open_files, raise_open_files
+from hyperwatch.service.service import listen
+from hyperwatch.simulate.hour_files import simulate
 
 RUN = ("run", "--metrics-listen=", "--listen", "127.0.0.1:0")
 
@@ -245,8 +245,8 @@ STREAMS = {
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("places")
     simulate(root / "data", rate=0, blocks=1)
-    with State(root / "state") as state:
-        state.keep("20260505/9", [Damage(5, 3, "torn \u2603", b"\x00\xff\n")])
+    with StateDir(root / "state") as state:
+        state.keep("20260505/9", [UnreadableLine(5, 3, "torn \u2603", b"\x00\xff\n")])
     return root
 
 
@@ -276,8 +276,8 @@ def test_a_command_ends_in_order_whatever_its_streams_and_its_place_are(
 
 def test_a_mount_whose_name_is_other_bytes_is_looked_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mounts").write_bytes(b"1 1 0:1 / /\xff\xfe rw - ext4 x rw\n2 1 0:2 / / rw - xfs x rw\n")
-    monkeypatch.setattr(events, "_MOUNTS", tmp_path / "mounts")
-    assert events.file_system(tmp_path) == "xfs"
+    monkeypatch.setattr(inotify, "_MOUNTS", tmp_path / "mounts")
+    assert inotify.file_system(tmp_path) == "xfs"
 
 
 def test_a_c_library_that_cannot_be_asked_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,12 @@ import websockets.exceptions
 import websockets.sync.client
 from loguru import logger
 
-from hyperwatch.log import watch as watch_module
-from hyperwatch.log.files import Tree
-from hyperwatch.log.watch import Watch
+from hyperwatch.ingest import watcher as watch_module
+from hyperwatch.ingest.watcher import DirectoryWatcher
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.claim import Claim
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
 from support import append, connected, event, hour_file, line, next_line, places_of, running, until, works
 
 
@@ -100,8 +100,8 @@ class Listener:
             EOFError,
         )
         with suppress(*broken), websockets.sync.client.connect(self.url, max_size=2**21) as client:
-            wish = {"type": "orders", "from": self.cursor}
-            client.send(json.dumps({"method": "subscribe", "subscription": wish}))
+            start_point = {"type": "orders", "from": self.cursor}
+            client.send(json.dumps({"method": "subscribe", "subscription": start_point}))
             return any(self.take(json.loads(text)) for text in client)
         return False
 
@@ -214,8 +214,8 @@ def busy_service(tmp_path: Path, prefix: tuple[str, ...]) -> tuple[subprocess.Po
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(HANDSHAKE)
         assert client.recv(12).startswith(b"HTTP/1.1 101")
-        wish = b'{"method":"subscribe","subscription":{%s"type":"orders"}}' % begin.encode()
-        client.sendall(bytes((0x81, 0x80 | len(wish), 0, 0, 0, 0)) + wish)
+        start_point = b'{"method":"subscribe","subscription":{%s"type":"orders"}}' % begin.encode()
+        client.sendall(bytes((0x81, 0x80 | len(start_point), 0, 0, 0, 0)) + start_point)
         clients.append(client)
     append(path, b"".join(line(number, [event(number, cloid=pad)]) for number in range(40_000, 50_000)))
     return process, clients
@@ -279,7 +279,7 @@ async def test_without_inotify_lines_are_seen_by_polling(tmp_path: Path, monkeyp
 
 async def test_an_inotify_queue_that_overflowed_loses_nothing(tmp_path: Path) -> None:
     path = hour_file(tmp_path, "20260505/9")
-    with Watch() as watch:
+    with DirectoryWatcher() as watch:
         watch.follow([path.parent])
         for _ in range(20_000):  # the queue holds 16,384, and takes no equal neighbours
             (path.parent / "a").touch()

@@ -14,11 +14,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.feed.line import _behind
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.past import Past
-from hyperwatch.log.reader import Reader
+from hyperwatch.feed.catch_up import CatchUp
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.positions import Cursor
 from hyperwatch.node.streams import Layout
+from hyperwatch.server.transport import _behind
 from support import (
     TIME_MS,
     USER,
@@ -327,13 +327,13 @@ async def lazily_connected(port: int) -> AsyncIterator[LazyClient]:
 
 async def test_a_client_that_stops_reading_delays_nobody_and_gets_everything(path: Path, monkeypatch: Any) -> None:  # noqa: ANN401
     opened: list[Cursor] = []
-    open_files = Past.open
+    open_files = CatchUp.open
 
-    async def watching(self: Past, cursor: Cursor, *, keyed: bool) -> Reader:
+    async def watching(self: CatchUp, cursor: Cursor, *, needs_keys: bool) -> BatchReader:
         opened.append(cursor)
-        return await open_files(self, cursor, keyed=keyed)
+        return await open_files(self, cursor, needs_keys=needs_keys)
 
-    monkeypatch.setattr(Past, "open", watching)
+    monkeypatch.setattr(CatchUp, "open", watching)
     pad = "0x" + "0" * 4000
     written = [(number, 0, event(number, cloid=pad).decode()) for number in range(200, 2_200)]
     with trio.fail_after(40):
@@ -373,8 +373,8 @@ async def test_equal_filters_share_their_bytes(path: Path) -> None:
 
 async def test_one_connection_may_hold_several_subscriptions_each_with_its_own_seq(path: Path) -> None:
     async with feed(path) as client:
-        for wish in ({"id": "a", "from": "earliest"}, {"id": "b", "coins": ["ETH"]}, {"id": "c"}):
-            await client.say({"method": "subscribe", "subscription": {"type": "orders", **wish}})
+        for start_point in ({"id": "a", "from": "earliest"}, {"id": "b", "coins": ["ETH"]}, {"id": "c"}):
+            await client.say({"method": "subscribe", "subscription": {"type": "orders", **start_point}})
         seen: dict[str, list[int]] = {"a": [], "b": [], "c": []}
         live = 0
         while live < 3:

@@ -20,14 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.cli.main import program
-from hyperwatch.feed.details import Details
-from hyperwatch.feed.filters import AnyOf, OrderFilter, doubtful_coins
-from hyperwatch.feed.protocol import ProtocolError, Subscribe, Unsubscribe
-from hyperwatch.feed.requests import parse
-from hyperwatch.feed.views import Orders
-from hyperwatch.feed.wanted import Wanted
-from hyperwatch.node.events import Decoder
-from hyperwatch.node.runs import Raw, Run
+from hyperwatch.feed.channels.events import Orders
+from hyperwatch.feed.filters.coins_users import Filter
+from hyperwatch.feed.filters.order_details import OrderConditions
+from hyperwatch.feed.filters.orders import AnyOf, OrderFilter, doubtful_coins
+from hyperwatch.feed.requests.answers import ProtocolError, Subscribe, Unsubscribe
+from hyperwatch.feed.requests.parse import parse
+from hyperwatch.node.decoder import Decoder
+from hyperwatch.node.slices import BlockSlice, Raw
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.simulate.market import Market
 from support import (
@@ -63,22 +63,22 @@ def unask(**subscription: object) -> str:
 def view_of(**subscription: object) -> Orders:
     request = parse(ask(**subscription))
     assert isinstance(request, Subscribe)
-    assert isinstance(request.view, Orders)
-    return request.view
+    assert isinstance(request.channel, Orders)
+    return request.channel
 
 
-def filter_of(**subscription: object) -> Wanted:
+def filter_of(**subscription: object) -> Filter:
     return view_of(**subscription).filter
 
 
-def run_of(events: Iterable[bytes]) -> Run:
+def run_of(events: Iterable[bytes]) -> BlockSlice:
     """Events as the feed meets them."""
     decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0)
     decoder.feed(line(1, events))
-    assert not decoder.damage
-    whole = decoder.runs[0]
-    for run in decoder.runs[1:]:  # of a long line
-        whole.add(run.events, run.routes)
+    assert not decoder.unreadable
+    whole = decoder.slices[0]
+    for slice_ in decoder.slices[1:]:  # of a long line
+        whole.add(slice_.events, slice_.routes)
     return whole
 
 
@@ -164,9 +164,9 @@ def refusal(**subscription: object) -> str:
     ],
 )  # fmt: skip
 def test_a_filter_wants_what_matches_all_it_asks(*, words: dict[str, Any], said: dict[str, Any], wanted: bool) -> None:
-    asked, run = filter_of(**words), run_of([event(7, **said)])
+    asked, slice_ = filter_of(**words), run_of([event(7, **said)])
 
-    assert list(asked.select(run)) == ([0] if wanted else [])
+    assert list(asked.select(slice_)) == ([0] if wanted else [])
 
 
 def built(builder: object) -> bytes:
@@ -202,8 +202,8 @@ def test_decimals_are_exact_to_the_last_of_their_digits() -> None:
     assert product.denominator == scale
     whole, part = divmod(product.numerator, scale)
     just, above = (
-        Details(min_notional=Decimal(f"{whole}.{part:080}")),
-        Details(min_notional=Decimal(f"{whole}.{part + 1:080}")),
+        OrderConditions(min_notional=Decimal(f"{whole}.{part:080}")),
+        OrderConditions(min_notional=Decimal(f"{whole}.{part + 1:080}")),
     )
 
     assert just.hold(event(1, limitPx=most, origSz=most))
@@ -250,7 +250,7 @@ def test_different_filters_are_different_values() -> None:
 
 def test_details_are_looked_up_only_where_all_else_holds() -> None:
     @attrs.frozen(kw_only=True)
-    class Listening(Details):
+    class Listening(OrderConditions):
         heard: list[bytes] = attrs.field(factory=list, eq=False)
 
         def hold(self, event: Raw) -> bool:
@@ -432,8 +432,8 @@ def test_unsubscribe_takes_an_equal_filter_however_it_is_written() -> None:
 
     assert isinstance(equal, Unsubscribe)
     assert isinstance(other, Unsubscribe)
-    assert equal.view == held
-    assert other.view != held
+    assert equal.channel == held
+    assert other.channel != held
 
 
 async def test_several_filters_on_the_wire(tmp_path: Path) -> None:
@@ -595,14 +595,14 @@ RULES: dict[str, Callable[[Any, dict[str, Any], dict[str, Any]], bool]] = {
 }
 
 
-def agree(filters: Sequence[dict[str, Any]], runs: Iterable[Run]) -> int:
+def agree(filters: Sequence[dict[str, Any]], slices: Iterable[BlockSlice]) -> int:
     """Asserts that a filter selects what the rules say; returns how many events."""
     asked, count = filter_of(filters=filters), 0
-    for run in runs:
-        events = [json.loads(bytes(raw)) for raw in run.events]
+    for slice_ in slices:
+        events = [json.loads(bytes(raw)) for raw in slice_.events]
         expected = [number for number, whole in enumerate(events) if any(says(words, whole) for words in filters)]
 
-        assert list(asked.select(run)) == expected
+        assert list(asked.select(slice_)) == expected
         count += len(expected)
     return count
 
@@ -714,12 +714,12 @@ def test_a_filter_wants_what_the_rules_say_of_any_event(filters: list[dict[str, 
     agree(filters, [run_of(events)])
 
 
-def recorded(name: str) -> list[Run]:
+def recorded(name: str) -> list[BlockSlice]:
     data = sample(name) if name.endswith(".gz") else (SAMPLES / name).read_bytes()
     layout = Layout.BY_BLOCK if data.startswith(b'{"local_time":') else Layout.PLAIN
     decoder = Decoder(ORDERS, layout, 0)
     decoder.feed(data)
-    return decoder.runs
+    return decoder.slices
 
 
 BUILDER_SEEN = "0xc95d92dc8ca672abcc8aaec49a94559bbf481aca"
@@ -745,12 +745,12 @@ RECORDED_FILTERS: list[dict[str, Any]] = [
     ],
 )
 def test_a_filter_wants_what_the_rules_say_of_every_recorded_event(name: str) -> None:
-    runs = recorded(name)
+    slices = recorded(name)
 
-    assert agree(RECORDED_FILTERS, runs)
+    assert agree(RECORDED_FILTERS, slices)
     if "thinned" in name:
         for words in RECORDED_FILTERS:
-            agree([words], runs)
+            agree([words], slices)
 
 
 # No filter loses an order's end.
@@ -775,10 +775,10 @@ def lives(events: Iterable[bytes]) -> dict[int, list[bytes]]:
 
 
 def assert_ends_are_kept(found: dict[int, list[bytes]], filters: Sequence[dict[str, Any]]) -> None:
-    run = run_of(raw for each in found.values() for raw in each)
+    slice_ = run_of(raw for each in found.values() for raw in each)
     orders = [oid for oid, each in found.items() for _ in each]
     for words in filters:
-        wanted = list(filter_of(**words).select(run))
+        wanted = list(filter_of(**words).select(slice_))
         chosen = {orders[number] for number in wanted}
 
         assert wanted == [number for number, oid in enumerate(orders) if oid in chosen], words
@@ -786,8 +786,8 @@ def assert_ends_are_kept(found: dict[int, list[bytes]], filters: Sequence[dict[s
 
 @needs_samples
 def test_no_filter_loses_an_orders_end_on_the_recordings() -> None:
-    runs = recorded("node_order_statuses-by_block-btc51.jsonl.gz")
-    found = lives(bytes(raw) for run in runs for raw in run.events)
+    slices = recorded("node_order_statuses-by_block-btc51.jsonl.gz")
+    found = lives(bytes(raw) for slice_ in slices for raw in slice_.events)
     oids = sorted(found)
     named = [json.loads(each[0]) for each in found.values()]
     users = [whole["user"] for whole in named]

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-from hyperwatch.feed.frames import Inbound
+from hyperwatch.server.frames import Inbound
 from support import USER
 
 NO_CODE = 1005

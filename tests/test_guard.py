@@ -25,19 +25,20 @@ import pytest
 
 from hyperwatch.feed import hub as hub_module
 from hyperwatch.feed.budget import Allowance, Budget
-from hyperwatch.feed.details import Details
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.channels.events import Orders
+from hyperwatch.feed.filters.order_details import OrderConditions
+from hyperwatch.feed.filters.orders import OrderFilter
 from hyperwatch.feed.hub import Hub
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Orders
-from hyperwatch.log.batch import Batch, Decoded, Entry, Span, assemble, decode
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.repeats import Repeats
-from hyperwatch.log.ring import Ring
-from hyperwatch.node.events import Need
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batches import Batch, DecodedChunk, Entry, RawBatch, assemble, decode
+from hyperwatch.log.dedupe import Deduplicator
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.node.decoder import Need
 from hyperwatch.node.streams import ORDERS, Layout, Stream
+from hyperwatch.server.framing import FrameCache
 from hyperwatch.simulate.market import Market
-from hyperwatch.simulate.shapes import COINS
+from hyperwatch.simulate.model import COINS
 from support import lines_of
 
 pytestmark = pytest.mark.skipif(
@@ -80,12 +81,12 @@ STORED = {
 }
 
 
-def span(layout: Layout) -> Span:
+def span(layout: Layout) -> RawBatch:
     data = lines_of(layout, BLOCKS)
-    return Span("20260505/17", "head", 0, data, (FilePlace("20260505/17", 0, 0, "head"),), 0, 0, False, False, 0)
+    return RawBatch("20260505/17", "head", 0, data, (FilePosition("20260505/17", 0, 0, "head"),), 0, 0, False, False, 0)
 
 
-def decoded(layout: Layout, stream: Stream = ORDERS, need: Need = Need.TOGETHER) -> Callable[[], Decoded]:
+def decoded(layout: Layout, stream: Stream = ORDERS, need: Need = Need.TOGETHER) -> Callable[[], DecodedChunk]:
     whole = span(layout)
     cut = 0, len(whole.data)
     return lambda: decode(stream, layout, whole, cut, lambda: None, need=need)
@@ -95,14 +96,14 @@ def assembled(need: Need = Need.ROUTED) -> Callable[[], Batch]:
     layout = Layout.STREAMING
     chunk, whole = decoded(layout, need=need)(), span(layout)
     start = Cursor(ORDERS.directory(layout), whole.places)
-    return lambda: assemble(ORDERS, start.directory, whole, [chunk], Repeats(start))
+    return lambda: assemble(ORDERS, start.directory, whole, [chunk], Deduplicator(start))
 
 
 def messages(wanted: OrderFilter) -> Callable[[], object]:
-    view = Orders(wanted)
+    channel = Orders(wanted)
 
     def work() -> object:
-        return [view.messages(unseen(entry)) for entry in assembled_now.entries]
+        return [channel.messages(unseen(entry)) for entry in assembled_now.entries]
 
     assembled_now = assembled()()
     return work
@@ -110,19 +111,19 @@ def messages(wanted: OrderFilter) -> Callable[[], object]:
 
 def messages_of_lines(wanted: OrderFilter) -> Callable[[], object]:
     """The same by a reader, which has left the events in their lines."""
-    view, unseen_batches = Orders(wanted), [assembled(Need.FEW)() for _ in range(4)]
+    channel, unseen_batches = Orders(wanted), [assembled(Need.FEW)() for _ in range(4)]
     numbers = itertools.count()
 
     def work() -> object:
-        return [view.messages(entry) for entry in unseen_batches[next(numbers)].entries]
+        return [channel.messages(entry) for entry in unseen_batches[next(numbers)].entries]
 
     return work
 
 
 def unseen(entry: Entry) -> Entry:
     """The same, of which no view has looked anything up yet."""
-    run = entry.run
-    return attrs.evolve(entry, run=run.part(0, len(run.events), run.size_bytes))
+    slice_ = entry.slice
+    return attrs.evolve(entry, slice=slice_.part(0, len(slice_.events), slice_.size_bytes))
 
 
 @attrs.define(eq=False)
@@ -141,7 +142,7 @@ class Taking:
 def pushed(wanted: Sequence[OrderFilter]) -> Callable[[], object]:
     """A batch through the hub, to a client for each filter."""
     batch = assembled()()
-    hub = Hub(Ring(batch.before, 10**9), lambda: 0.0)
+    hub = Hub(Ring(batch.before, 10**9), FrameCache, lambda: 0.0)
     for filter_ in wanted:
         hub.join(Subscription(Orders(filter_), "x", Taking(), batch.before, 0))
     hub.ring.append(batch)
@@ -178,7 +179,9 @@ PATHS: dict[str, Callable[[], Callable[[], object]]] = {
     "messages of one user": lambda: messages(OrderFilter.of(users=["0x" + "ab" * 20])),
     "messages without rejections": lambda: messages(OrderFilter.of(not_statuses=["rejected"])),
     "messages without rejections, of lines": lambda: messages_of_lines(OrderFilter.of(not_statuses=["rejected"])),
-    "messages of large orders": lambda: messages(OrderFilter.of(details=Details(min_notional=Decimal(100_000)))),
+    "messages of large orders": lambda: messages(
+        OrderFilter.of(details=OrderConditions(min_notional=Decimal(100_000)))
+    ),
     "push everything to 100 clients": lambda: pushed([OrderFilter()] * 100),
     "push to 200 filters": lambda: pushed(two_hundred()),
     "push to 10,000 filters that want what does not occur": lambda: pushed(quiet(10_000)),

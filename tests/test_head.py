@@ -15,14 +15,14 @@ import trio
 from loguru import logger
 
 from hyperwatch.errors import FormatChangedError
-from hyperwatch.log import courtesy, intake, workers
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.head import Head
-from hyperwatch.log.ring import Ring
-from hyperwatch.node.events import Need
-from hyperwatch.node.runs import Run
+from hyperwatch.ingest import tail, workers, yielding
+from hyperwatch.ingest.pipeline import IngestPipeline
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
+from hyperwatch.node.decoder import Need
+from hyperwatch.node.slices import BlockSlice
 from hyperwatch.node.streams import ORDERS, Layout
 from support import append, event, events_of, hour_file, line, lines_of, until
 
@@ -75,7 +75,7 @@ class Rig:
     def path(self) -> Path:
         return hour_file(self.root, HOUR, self.layout)
 
-    before: Callable[[Run], object] = attrs.field(default=lambda _: None)
+    before: Callable[[BlockSlice], object] = attrs.field(default=lambda _: None)
     """Sees every run as it is delivered."""
 
     def head(
@@ -84,22 +84,22 @@ class Rig:
         grows: bool = True,
         workers: int = 4,
         deadline_s: float = 60,
-        keyed: Callable[[], bool] = lambda: True,
-        before: Callable[[Run], object] = lambda _: None,
+        needs_keys: Callable[[], bool] = lambda: True,
+        before: Callable[[BlockSlice], object] = lambda _: None,
         pause: Callable[[], None] | None = None,
-    ) -> Head:
+    ) -> IngestPipeline:
         self.before = before
         start = Cursor(ORDERS.directory(self.layout))
         changes = self.signal if grows else None
-        return Head(
+        return IngestPipeline(
             Tree(self.root, ORDERS, self.layout), start, Ring(start, 2**20), self.deliver,
-            changes=changes, workers=workers, deadline_s=deadline_s, pause=pause or self.gate, keyed=keyed,
+            changes=changes, workers=workers, deadline_s=deadline_s, pause=pause or self.gate, needs_keys=needs_keys,
         )  # fmt: skip
 
     async def deliver(self, batch: Batch) -> int:
         self.batches.append(batch)
         for entry in batch.entries:
-            self.before(entry.run)
+            self.before(entry.slice)
         await trio.lowlevel.checkpoint()
         return 0
 
@@ -123,7 +123,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     return rig
 
 
-async def during(head: Head, body: Callable[[], Awaitable[None]]) -> None:
+async def during(head: IngestPipeline, body: Callable[[], Awaitable[None]]) -> None:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(head.run)
@@ -214,7 +214,7 @@ async def test_05_an_exception_leaves_no_residue(rig: Rig) -> None:
 
     await during(head, body)
     assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, event(2)), (2, 0, event(3))]
-    assert [len(batch.damage) for batch in rig.batches] == [1, 0]
+    assert [len(batch.unreadable) for batch in rig.batches] == [1, 0]
     assert head.counters.failures == 1
 
 
@@ -222,7 +222,7 @@ async def test_a_small_batch_is_decoded_without_a_thread_and_others_run_between_
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(courtesy, "_TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "_TURN_S", 0.0)
     rig.path.write_bytes(b"".join(line(1, [event(number)]) for number in range(500)))
     head = rig.head(grows=False, pause=lambda: pytest.fail("a thread decodes it"))
     turns = 0
@@ -235,7 +235,7 @@ async def test_a_small_batch_is_decoded_without_a_thread_and_others_run_between_
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(head.run)
-        await until(lambda: head.pending_bytes > 0)
+        await until(lambda: head.in_flight_bytes > 0)
         await others()
 
     assert head.counters.events == 500
@@ -260,24 +260,26 @@ ODD = b'{"account":"0x","kind":"new"}'
 async def test_what_events_are_routed_by_is_read_after_delivery_where_nobody_asks(rig: Rig) -> None:
     rig.path.write_bytes(line(1, [event(number) for number in range(300)]))
     known_at_delivery: list[int] = []
-    head = rig.head(grows=False, keyed=lambda: False, before=lambda run: known_at_delivery.append(len(run.routes.keys)))
+    head = rig.head(
+        grows=False, needs_keys=lambda: False, before=lambda slice_: known_at_delivery.append(len(slice_.routes.keys))
+    )
     await head.run()
 
-    run = rig.batches[0].entries[0].run
+    slice_ = rig.batches[0].entries[0].slice
     assert known_at_delivery == [0]
     assert head.counters.statuses == {"open": 300}
-    assert run.routes.keys == []  # half a kilobyte an event, which nobody asked for
-    assert run.coin_counts == {"BTC": 300}
-    assert [key.coin for key in run.keys] == ["BTC"] * 300
+    assert slice_.routes.keys == []  # half a kilobyte an event, which nobody asked for
+    assert slice_.coin_counts == {"BTC": 300}
+    assert [key.coin for key in slice_.keys] == ["BTC"] * 300
 
 
 async def test_what_events_are_routed_by_is_there_at_delivery_where_somebody_asks(rig: Rig) -> None:
     rig.path.write_bytes(line(1, [event(number) for number in range(300)]))
     known_at_delivery: list[int] = []
-    await rig.head(grows=False, before=lambda run: known_at_delivery.append(len(run.routes.keys))).run()
+    await rig.head(grows=False, before=lambda slice_: known_at_delivery.append(len(slice_.routes.keys))).run()
 
     assert known_at_delivery == [300]
-    assert len(rig.batches[0].entries[0].run.routes.keys) == 300  # for who comes later
+    assert len(rig.batches[0].entries[0].slice.routes.keys) == 300  # for who comes later
 
 
 async def test_an_event_of_unknown_kind_is_delivered_counted_and_named(rig: Rig) -> None:
@@ -289,7 +291,7 @@ async def test_an_event_of_unknown_kind_is_delivered_counted_and_named(rig: Rig)
     logger.remove(sink)
 
     assert events_of(rig.batches) == [(1, 0, event(1)), (1, 1, ODD), (1, 2, event(2)), (2, 0, ODD)]
-    assert (head.counters.unrouted, head.counters.failures) == (2, 0)
+    assert (head.counters.unkeyed, head.counters.failures) == (2, 0)
     assert head.counters.classes() == {"live": 2, "unknown": 2}
     assert [text.partition(", cannot")[0] for text in said] == [
         f"the account, coin or status of an event of {DIRECTORY} {HOUR}, block 1, place 1",
@@ -312,7 +314,7 @@ async def test_events_of_which_something_can_be_read_are_no_other_format(rig: Ri
     await head.run()
 
     assert [batch.events for batch in rig.batches] == [1000]
-    assert head.counters.unrouted == 1000
+    assert head.counters.unkeyed == 1000
 
 
 async def test_that_lines_do_not_say_when_they_were_written_is_said_once_a_file(rig: Rig) -> None:
@@ -324,7 +326,7 @@ async def test_that_lines_do_not_say_when_they_were_written_is_said_once_a_file(
         nursery.start_soon(head.run)
         for each in undated:
             await rig.write(each)
-            await until(lambda: not head.pending_bytes)
+            await until(lambda: not head.in_flight_bytes)
         head.stop()
     logger.remove(sink)
 
@@ -338,10 +340,10 @@ _PEAK = textwrap.dedent(
     import sys, trio
     from pathlib import Path
     from loguru import logger
-    from hyperwatch.log.cursor import Cursor
-    from hyperwatch.log.files import Tree
-    from hyperwatch.log.head import Head
-    from hyperwatch.log.ring import Ring
+    from hyperwatch.log.positions import Cursor
+    from hyperwatch.log.tree import Tree
+    from hyperwatch.ingest.pipeline import IngestPipeline
+    from hyperwatch.ingest.ring import Ring
     from hyperwatch.node.streams import ORDERS, Layout
 
     logger.remove()
@@ -353,7 +355,7 @@ _PEAK = textwrap.dedent(
         return 0
 
     start = Cursor(ORDERS.directory(Layout.STREAMING))
-    head = Head(Tree(Path(sys.argv[1]), ORDERS, Layout.STREAMING), start, Ring(start, 16 * 2**20), deliver, workers=2)
+    head = IngestPipeline(Tree(Path(sys.argv[1]), ORDERS, Layout.STREAMING), start, Ring(start, 16 * 2**20), deliver, workers=2)
     trio.run(head.run)
     # Not getrusage: its peak begins with that of the process that started this one.
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -384,7 +386,7 @@ def test_06_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
 
 async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     cuts: list[tuple[int, int]] = []
-    decode = sys.modules["hyperwatch.log.workers"].decode
+    decode = sys.modules["hyperwatch.ingest.workers"].decode
 
     def recording(
         stream: object, layout: object, span: object, cut: tuple[int, int], pause: object, *, need: Need
@@ -392,7 +394,7 @@ async def test_07_chunks_equal_workers(rig: Rig, monkeypatch: pytest.MonkeyPatch
         cuts.append(cut)
         return decode(stream, layout, span, cut, pause, need=need)
 
-    monkeypatch.setattr("hyperwatch.log.workers.decode", recording)
+    monkeypatch.setattr("hyperwatch.ingest.workers.decode", recording)
     rig.layout = Layout.PLAIN
     rig.path.write_bytes(SHORT * 25_433)
     await rig.head(grows=False).run()
@@ -422,13 +424,13 @@ async def test_09_a_batch_of_150_000_short_lines_becomes_100_000_and_50_000(rig:
     assert [batch.lines for batch in rig.batches] == [100_000, 50_000]
     assert [batch.events for batch in rig.batches] == [100_000, 50_000]
     assert rig.batches[1].before == rig.batches[0].after
-    assert [entry.first for batch in rig.batches for entry in batch.entries][-1] > 100_000
+    assert [entry.first_index for batch in rig.batches for entry in batch.entries][-1] > 100_000
 
 
 async def test_10_after_a_deadline_the_next_batch_has_all_its_workers(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_CACHED_BYTES", 4 * 2**20)  # all that is written is one batch
+    monkeypatch.setattr(tail, "_CACHED_BYTES", 4 * 2**20)  # all that is written is one batch
     head = rig.head(deadline_s=0.05)
     limiter = head.workers.limiter
     rig.gate.open.clear()
@@ -466,9 +468,9 @@ async def test_a_batch_that_passes_its_deadline_twice_is_named_and_the_next_goes
         await until(lambda: len(rig.batches) == 2)
 
     await during(head, body)
-    (damage,) = rig.batches[0].damage
-    assert (damage.offset, damage.length_bytes) == (0, len(stuck))
-    assert "not decoded within" in damage.reason
+    (unreadable,) = rig.batches[0].unreadable
+    assert (unreadable.offset, unreadable.length_bytes) == (0, len(stuck))
+    assert "not decoded within" in unreadable.reason
     assert rig.numbers() == [2]
     assert head.workers.limiter.borrowed_tokens == 0
 
@@ -520,7 +522,7 @@ async def test_every_step_of_a_batch_is_one_line_in_the_log_with_its_mark(rig: R
 async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_place(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.log.head._RETRY_S", 0)
+    monkeypatch.setattr("hyperwatch.ingest.pipeline._RETRY_S", 0)
     said: list[str] = []
     sink = logger.add(lambda message: said.append(message.record["message"]), level="ERROR")
     head = rig.head()
@@ -556,7 +558,7 @@ async def test_files_that_cannot_be_read_for_a_while_are_read_on_from_the_same_p
 async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.log.workers._HARD_S", 0.02)
+    monkeypatch.setattr("hyperwatch.ingest.workers._HARD_S", 0.02)
     release, named = threading.Event(), trio.Event()
     said: list[str] = []
     head = rig.head(deadline_s=0.02)
@@ -582,7 +584,7 @@ async def test_a_thread_that_does_not_react_is_named_and_ends_the_process(
 
 
 def test_the_process_of_a_stuck_thread_ends_with_its_own_exit_code() -> None:
-    code = "from hyperwatch.log.stuck import end_process; end_process('a thread of a test')"
+    code = "from hyperwatch.runtime.watchdog import end_process; end_process('a thread of a test')"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
 
     assert done.returncode == 70

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
 from hyperwatch.log.gaps import LATE_FILE
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.walk import LOOK_S
+from hyperwatch.log.line_reader import LOOK_S
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout, day_before, hour_follows
 from support import TIME, append, event, events_of, hour_file, lines_of
 
@@ -25,7 +25,7 @@ class Watcher:
 
     def __init__(self, root: Path, cursor: Cursor) -> None:
         self.now_s = 0.0
-        self.reader = Reader(Tree(root, ORDERS, Layout.STREAMING, GRACE_S), cursor)
+        self.reader = BatchReader(Tree(root, ORDERS, Layout.STREAMING, GRACE_S), cursor)
         self.reader._walk._monotonic_s = lambda: self.now_s
 
     def take(self, passed_s: float = 2 * LOOK_S) -> list[Batch]:

@@ -21,9 +21,9 @@ import pytest
 import trio
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from hyperwatch.log.missing import FLAGS, UNBUFFERED
-from hyperwatch.log.state import State
-from hyperwatch.node.runs import Damage
+from hyperwatch.ledger.state_dir import StateDir
+from hyperwatch.log.advice import FLAGS, UNBUFFERED
+from hyperwatch.node.slices import UnreadableLine
 from hyperwatch.node.streams import STREAMS, Layout
 from support import append, event, hour_file, line, running, works
 
@@ -141,8 +141,8 @@ class Machine:
         (self.root / "work").mkdir()
         (self.root / "work" / "deploy").symlink_to(ROOT / "deploy")  # the reader is in a checkout
         (self.root / "bin").mkdir()
-        with State(self.root / "state") as state:
-            state.keep("20260505/9", [Damage(0, 4, "torn", b"torn")])
+        with StateDir(self.root / "state") as state:
+            state.keep("20260505/9", [UnreadableLine(0, 4, "torn", b"torn")])
         program = self.root / "bin" / "hyperwatch"
         # `watch` has no variable for where the feed is.
         program.write_text(

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,27 +18,25 @@ import trio
 import trio.testing
 from guarded import asked, asked_with_head, handshake
 
-from hyperwatch import lobby, service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
-from hyperwatch.endpoints import routes
-from hyperwatch.feed.connection import Connection
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.server import Server
-from hyperwatch.feed.tokens import Tokens
-from hyperwatch.log.batch import Entry
-from hyperwatch.log.courtesy import Courtesy
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head
-from hyperwatch.node.events import Decoder
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.ingest.yielding import Yielder
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Entry
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.seek.resume import at_head
+from hyperwatch.log.tree import Log, Tree
+from hyperwatch.monitor.endpoints import routes
+from hyperwatch.monitor.health import HealthMonitor
+from hyperwatch.monitor.status import ClientStatus, status
+from hyperwatch.node.decoder import Decoder
 from hyperwatch.node.streams import FILLS, ORDERS, Layout
-from hyperwatch.status import ClientStatus, status
-from hyperwatch.streams import Feed
-from hyperwatch.vitals import Vitals
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.connection import Connection
+from hyperwatch.server.tokens import Tokens
+from hyperwatch.service import service, waiting
 from support import TIME, append, connected, event, hour_file, line, running
 
 STREAM = ORDERS.name
@@ -87,7 +85,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperwatch.vitals.LOOK_S", 0.01)
+    monkeypatch.setattr("hyperwatch.monitor.health.LOOK_S", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -106,15 +104,15 @@ async def test_a_node_that_stops_makes_it_unready_and_healthcheck_stays_good(pat
 @pytest.fixture
 def workers_may(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Workers get on while this is set; every batch goes to them."""
-    monkeypatch.setattr("hyperwatch.log.workers._AT_ONCE_BYTES", 0)
+    monkeypatch.setattr("hyperwatch.ingest.workers._AT_ONCE_BYTES", 0)
     go_on = threading.Event()
     go_on.set()
 
-    def pause(_self: Courtesy) -> None:
+    def pause(_self: Yielder) -> None:
         while not go_on.wait(0.01):
             trio.from_thread.check_cancelled()
 
-    monkeypatch.setattr(Courtesy, "pause", pause)
+    monkeypatch.setattr(Yielder, "pause", pause)
     yield go_on
     go_on.set()
 
@@ -214,7 +212,7 @@ async def test_before_the_node_has_written_it_answers_and_is_not_ready(tmp_path:
 async def test_a_question_that_is_being_asked_when_the_node_begins_to_write_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, find = trio.Event(), lobby.find_tree
+    found, find = trio.Event(), waiting.find_tree
 
     async def find_tree(config: Config) -> Tree | None:
         tree = await find(config)
@@ -222,7 +220,7 @@ async def test_a_question_that_is_being_asked_when_the_node_begins_to_write_is_a
             found.set()
         return tree
 
-    monkeypatch.setattr(lobby, "find_tree", find_tree)
+    monkeypatch.setattr(waiting, "find_tree", find_tree)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", port))
@@ -247,39 +245,27 @@ async def test_a_question_that_is_being_asked_when_the_node_begins_to_write_is_a
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
-@attrs.frozen
-class FakeWorkers:
-    """As far as they are counted."""
+@attrs.define(eq=False)
+class FakeProbe:
+    """A stream in which nothing happens but what the test says."""
 
-    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(1))
-
-
-@attrs.define
-class FakeHead:
-    """As far as vital signs look at one."""
-
-    looked_s: float = 0.0
-    pending_bytes: int = 0
-    stopped: bool = False
-    workers: FakeWorkers = attrs.Factory(FakeWorkers)
-
-
-@attrs.define
-class FakePipeline:
-    """A stream whose head does nothing, as far as vital signs look at it."""
-
-    log: Tree
+    log: Log
     ring: Ring
-    hub: Hub
-    head: FakeHead = attrs.Factory(FakeHead)
+    last: Entry | None = None
+    counters: Counters = attrs.Factory(Counters)
+    in_flight_bytes: int = 0
+    looked_s: float = 0.0
+    stopped: bool = False
+    workers: int = 1
+    workers_busy: int = 0
 
 
 @attrs.define
-class FakeFeed:
-    """A feed of one stream."""
+class FakeService:
+    """A service of such streams."""
 
-    pipelines: list[FakePipeline]
-    server: Server = attrs.Factory(lambda: Server({}))
+    probes: list[FakeProbe]
+    connections: Collection[Connection] = ()
 
 
 @attrs.frozen
@@ -304,19 +290,19 @@ class Watched:
     """Vital signs of one stream, whose clocks the test sets. The node wrote at NOW_NS."""
 
     path: Path
-    vitals: Vitals
-    feed: FakeFeed
+    health: HealthMonitor
+    service: FakeService
     clock_s: list[float]
 
     @property
-    def head(self) -> FakeHead:
-        return self.feed.pipelines[0].head
+    def head(self) -> FakeProbe:
+        return self.service.probes[0]
 
     async def after(self, seconds: float) -> Any:  # noqa: ANN401
         """The moment so much later."""
         self.clock_s[0] += seconds
-        await self.vitals.look()
-        return self.vitals.signs[STREAM].now
+        await self.health.look()
+        return self.health.streams[STREAM].now
 
     def write(self, data: bytes) -> None:
         append(self.path, data)
@@ -328,7 +314,7 @@ class Watched:
 
     @property
     def kinds(self) -> list[str]:
-        return [trouble.kind for trouble in self.vitals.troubles()]
+        return [trouble.kind for trouble in self.health.troubles()]
 
 
 @pytest.fixture
@@ -336,13 +322,13 @@ def watched(path: Path) -> Watched:
     os.utime(path, ns=(NOW_NS, NOW_NS))
     tree = Tree(path.parents[3], ORDERS, Layout.STREAMING)
     clock_s = [0.0]
-    vitals = Vitals(
-        Guard(), stall_s=60, behind_s=10, now_ns=lambda: NOW_NS + int(clock_s[0] * 1e9), now_s=lambda: clock_s[0]
+    health = HealthMonitor(
+        Admission(), stall_s=60, behind_s=10, now_ns=lambda: NOW_NS + int(clock_s[0] * 1e9), now_s=lambda: clock_s[0]
     )
     ring = Ring(at_head(tree), 2**20)
-    feed = FakeFeed([FakePipeline(tree, ring, Hub(ring))])
-    vitals.follow(cast("Feed", feed), vitals.records)
-    return Watched(path, vitals, feed, clock_s)
+    seen = FakeService([FakeProbe(tree, ring)])
+    health.follow(seen, health.ledger)
+    return Watched(path, health, seen, clock_s)
 
 
 async def test_lag_is_how_long_something_has_been_unread(watched: Watched) -> None:
@@ -363,11 +349,10 @@ async def test_a_local_time_of_thousands_of_digits_does_not_end_the_watch_of_hea
     await watched.after(1)
     odd = line(8, [event(2)]).replace(b"2026-05-05T17:39:13.5", b"1" * digits)
     watched.write(odd)
-    pipeline = watched.feed.pipelines[0]
     decoder = Decoder(ORDERS, Layout.STREAMING, 0)
     decoder.feed(odd)
     where = Cursor(ORDERS.directory(Layout.STREAMING))
-    pipeline.hub.last = Entry(decoder.runs[0], 0, where, where, late=False, read_ms=0)
+    watched.head.last = Entry(decoder.slices[0], 0, where, where, late=False, read_ms=0)
     now = await watched.after(4)
 
     assert now.lag_s == 4
@@ -380,7 +365,7 @@ async def test_a_line_that_is_not_complete_is_no_lag_while_the_head_looks(watche
     watched.looked()
     now = await watched.after(1)
     assert (now.lag_bytes, now.lag_s) == (14, 0)
-    watched.head.pending_bytes = 1  # something is on its way through the workers
+    watched.head.in_flight_bytes = 1  # something is on its way through the workers
     watched.looked()
     assert (await watched.after(1)).lag_s == 1
 
@@ -402,9 +387,9 @@ async def test_where_one_stream_is_written_the_node_is_not_idle(watched: Watched
     append(path, line(7, []))
     os.utime(path, ns=(NOW_NS + 30 * 10**9,) * 2)
     ring = Ring(at_head(fills), 2**20)
-    watched.feed.pipelines.append(FakePipeline(fills, ring, Hub(ring)))
+    watched.service.probes.append(FakeProbe(fills, ring))
     await watched.after(70)
-    assert [sign.now and sign.now.idle_s for sign in watched.vitals.signs.values()] == [70, 40]
+    assert [sign.now and sign.now.idle_s for sign in watched.health.streams.values()] == [70, 40]
     assert watched.kinds == []
 
 
@@ -427,11 +412,11 @@ async def test_a_disk_that_does_not_answer_holds_nothing_up(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     hang = threading.Event()
-    monkeypatch.setattr("hyperwatch.vitals.backlog", lambda *_: hang.wait(20))
+    monkeypatch.setattr("hyperwatch.monitor.health.backlog", lambda *_: hang.wait(20))
     began_s = autojump_clock.current_time()
     try:
         for _ in range(3):
-            await watched.vitals.look()
+            await watched.health.look()
     finally:
         hang.set()
     assert autojump_clock.current_time() - began_s == 15
@@ -440,7 +425,7 @@ async def test_a_disk_that_does_not_answer_holds_nothing_up(
 async def test_the_last_minutes_are_kept_and_no_more(watched: Watched) -> None:
     for _ in range(310):
         await watched.after(1)
-    assert len(watched.vitals.signs[STREAM].moments) == 300
+    assert len(watched.health.streams[STREAM].samples) == 300
 
 
 def settled(status: dict[str, Any]) -> bool:
@@ -544,13 +529,13 @@ async def test_the_status_is_made_once_for_all_who_ask_at_once(monkeypatch: pyte
         made += 1
         return {}
 
-    monkeypatch.setattr("hyperwatch.endpoints.status", counted)
-    vitals = Vitals(Guard(), stall_s=60, behind_s=10)
-    answer: Callable[..., Any] = routes(vitals)["/status"].answer
+    monkeypatch.setattr("hyperwatch.monitor.endpoints.status", counted)
+    health = HealthMonitor(Admission(), stall_s=60, behind_s=10)
+    answer: Callable[..., Any] = routes(health)["/status"].answer
     await answer(None)
     await answer(None)
     assert made == 1
-    await vitals.look()
+    await health.look()
     await answer(None)
     assert made == 2
 
@@ -561,8 +546,8 @@ def test_it_says_that_it_is_stopping(watched: Watched) -> None:
 
 
 def clients_of(watched: Watched, *clients: FakeConnection) -> list[ClientStatus]:
-    watched.feed.server.connections = cast("set[Connection]", set(clients))
-    return status(watched.vitals, 0).clients
+    watched.service.connections = cast("set[Connection]", set(clients))
+    return status(watched.health, 0).clients
 
 
 def test_a_cursor_that_says_anything_is_a_distance_that_cannot_be_told(watched: Watched) -> None:
@@ -590,10 +575,9 @@ def test_of_many_clients_those_furthest_behind_are_named(watched: Watched) -> No
 def test_the_busiest_coins_are_those_of_the_newest_events(watched: Watched) -> None:
     for block, coin in ((8, "OLD"), (9, "NEW")):
         append(watched.path, line(block, [event(number, coin=coin) for number in range(10_000)]))
-    pipeline = watched.feed.pipelines[0]
-    reader = Reader(pipeline.log, pipeline.ring.end)
-    ring = pipeline.ring = Ring(pipeline.ring.end, 2**30)
+    reader = BatchReader(watched.head.log, watched.head.ring.end)
+    ring = watched.head.ring = Ring(watched.head.ring.end, 2**30)
     while batch := reader.next(None, lambda: None):
         ring.append(batch)
     reader.close()
-    assert status(watched.vitals, 0).streams[0].coins == [("NEW", 10_000)]
+    assert status(watched.health, 0).streams[0].coins == [("NEW", 10_000)]

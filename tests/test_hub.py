@@ -14,22 +14,23 @@ import pytest
 import trio
 import trio.testing
 
-from hyperwatch.feed import connection as connection_module
 from hyperwatch.feed.budget import Allowance, Budget
-from hyperwatch.feed.connection import Connection
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.catch_up import CatchUp
+from hyperwatch.feed.channels.events import Channel, Orders, OrderUpdates
+from hyperwatch.feed.filters.orders import OrderFilter
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.protocol import Unsubscribe
-from hyperwatch.feed.streams import Source
+from hyperwatch.feed.registry import StreamSource
+from hyperwatch.feed.requests.answers import Unsubscribe
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Orders, OrderUpdates, View
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.past import Past
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.walk import Walk
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.line_reader import LineReader
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.server import connection as connection_module
+from hyperwatch.server.connection import Connection
+from hyperwatch.server.framing import FrameCache
 from support import USER, append, batches, event, hour_file, line, messages_in, until
 
 
@@ -70,16 +71,16 @@ class FakeSocket:
         return [message["data"]["blockNumber"] for message in self.heard if message["channel"] == "orders"]
 
 
-def subscribed(hub: Hub, socket: FakeSocket, view: View | None = None, name: str = "1") -> Subscription:
+def subscribed(hub: Hub, socket: FakeSocket, channel: Channel | None = None, name: str = "1") -> Subscription:
     """A live subscription at the ring's end."""
-    subscription = Subscription(view or Orders(OrderFilter()), name, socket, hub.ring.end, hub.ring.end_serial)
+    subscription = Subscription(channel or Orders(OrderFilter()), name, socket, hub.ring.end, hub.ring.end_serial)
     hub.join(subscription)
     return subscription
 
 
 async def test_what_its_connection_has_sent_is_not_pushed_again(tmp_path: Path) -> None:
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)]), line(8, [event(2)])]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     hub.ring.append(batch)  # the head fills the ring, a connection serves the subscription from there, and it joins
     socket = FakeSocket()
     subscribed(hub, socket)
@@ -93,7 +94,7 @@ async def test_where_a_subscription_stands_is_never_told_from_behind_it(
 ) -> None:
     monkeypatch.setattr("hyperwatch.feed.hub.TELL_S", 0)
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)]), line(8, [event(2)])]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     hub.ring.append(batch)
     ahead = FakeSocket()
     subscribed(hub, ahead)  # it has had what the hub has not published
@@ -116,7 +117,7 @@ async def test_positions_never_go_back_while_some_views_have_an_entry_and_others
     monkeypatch.setattr("hyperwatch.feed.hub.TELL_S", 0)
     lines = [line(8, [event(number)]) for number in range(300)]
     _, (batch,) = batches(tmp_path, [[line(7, [event(0)]), *lines]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     sockets = [FakeSocket() for _ in range(20)]  # so many views that the hub lets others run within an entry
     for number, socket in enumerate(sockets):
         subscribed(hub, socket, Orders(OrderFilter.of(coins=["BTC", str(number)])))
@@ -138,7 +139,7 @@ async def test_positions_never_go_back_while_some_views_have_an_entry_and_others
 
 async def test_who_leaves_while_others_are_pushed_to_hears_nothing_more(tmp_path: Path) -> None:
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
 
     class Disturbing(FakeSocket):
         """When it is pushed to, one leaves, and one leaves and is back, ahead: as others may while the hub lets them run."""
@@ -162,7 +163,7 @@ async def test_who_leaves_while_others_are_pushed_to_hears_nothing_more(tmp_path
 
 async def test_others_run_within_a_push_to_many_and_between_many_views(tmp_path: Path) -> None:
     _, (batch,) = batches(tmp_path, [[line(7, [event(1), event(2, coin="ETH")])]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     sockets = [FakeSocket() for _ in range(1000)]
     for number, socket in enumerate(sockets):
         wanted = ["BTC"] if number % 2 else ["ETH", str(number)]  # one view of 500, and 500 views
@@ -192,7 +193,7 @@ async def test_small_entries_that_are_there_already_go_to_a_client_in_one_write(
     small = [line(number, [event(number)]) for number in range(7, 20)]
     large = [line(number, [event(number, cloid=pad)]) for number in range(20, 30)]
     _, (batch,) = batches(tmp_path, [[*small, *large]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     writes: list[int] = []
 
     class Listening(FakeSocket):
@@ -214,7 +215,7 @@ async def test_small_entries_that_are_there_already_go_to_a_client_in_one_write(
 
 async def test_who_joins_within_what_goes_out_together_hears_the_rest_of_it(tmp_path: Path) -> None:
     _, (batch,) = batches(tmp_path, [[line(number, [event(number)]) for number in (7, 8, 9)]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     socket = FakeSocket()
     subscription = Subscription(Orders(OrderFilter()), "1", socket, batch.before, 2)  # entries 0 and 1 it has had
     hub.join(subscription)
@@ -229,7 +230,7 @@ async def test_a_clients_subscriptions_are_told_where_they_stand_in_one_write_ea
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     socket, full = FakeSocket(), FakeSocket(room=0)
     for number in range(150):
         subscribed(hub, socket, Orders(OrderFilter.of(coins=[str(number)])), str(number))
@@ -263,7 +264,7 @@ async def test_positions_are_told_in_the_middle_of_a_batch_too(tmp_path: Path, m
     monkeypatch.setattr("hyperwatch.feed.hub._TOGETHER", 1)
     monkeypatch.setattr("hyperwatch.feed.hub._PUSH_US", 1000)  # others run within entries, never between
     _, (batch,) = batches(tmp_path, [[line(number, [event(number)]) for number in range(7, 107)]])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     quiet = FakeSocket()
     subscribed(hub, quiet, Orders(OrderFilter.of(coins=["QUIET"])))
     for _ in range(2):
@@ -283,9 +284,9 @@ async def test_a_subscription_that_fell_behind_gets_what_was_not_taken_once(tmp_
     statuses = ["open", "newThing", "canceled"]  # three messages: what is not official travels alone
     first = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
     log, made = batches(tmp_path, [first, [line(8, [event(8)]), line(9, [event(9)])], [line(10, [event(10)])]])
-    hub = Hub(Ring(made[0].before, 1))  # it has let go of the entries when they are sent
+    hub = Hub(Ring(made[0].before, 1), FrameCache)  # it has let go of the entries when they are sent
     socket = FakeSocket(room=1)
-    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: StreamSource(hub, CatchUp(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, hub.ring.end, 0)
     connection._subscriptions["1"] = subscription
     hub.join(subscription)
@@ -304,10 +305,10 @@ async def test_a_subscription_that_fell_behind_gets_what_was_not_taken_once(tmp_
 
 async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_nothing(tmp_path: Path) -> None:
     log = Tree(tmp_path, ORDERS, Layout.STREAMING)
-    hub = Hub(Ring(Cursor(ORDERS.directory(Layout.STREAMING)), 10**9))
-    past, socket = Past(log, hub.ring), FakeSocket()
-    connection = Connection(socket, {ORDERS.name: Source(hub, past)})  # type: ignore[arg-type]  # as far as it is used
-    reader = await past.open(hub.ring.end, keyed=False)  # there is no file yet
+    hub = Hub(Ring(Cursor(ORDERS.directory(Layout.STREAMING)), 10**9), FrameCache)
+    catch_up, socket = CatchUp(log, hub.ring), FakeSocket()
+    connection = Connection(socket, {ORDERS.name: StreamSource(hub, catch_up)})  # type: ignore[arg-type]  # as far as it is used
+    reader = await catch_up.open(hub.ring.end, needs_keys=False)  # there is no file yet
     subscription = Subscription(Orders(OrderFilter()), "1", connection, hub.ring.end, -1, reader=reader)
     connection._subscriptions["1"] = subscription
     _, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
@@ -323,9 +324,9 @@ async def test_who_reads_from_the_earliest_while_the_first_file_appears_misses_n
 
 async def test_a_stalled_client_keeps_no_file_open(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     log, (batch,) = batches(tmp_path, [[line(7, [event(1)])]])
-    hub = Hub(Ring(batch.before, 10**9))
-    connection = Connection(FakeSocket(), {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
-    reader = Reader(log, Cursor(batch.before.directory))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
+    connection = Connection(FakeSocket(), {ORDERS.name: StreamSource(hub, CatchUp(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
+    reader = BatchReader(log, Cursor(batch.before.directory))
     subscription = Subscription(Orders(OrderFilter()), "1", connection, batch.before, 0, reader=reader)
     subscription.sending_s = trio.current_time()
     connection._subscriptions["1"] = subscription
@@ -350,7 +351,7 @@ def test_what_is_written_while_the_newer_hour_is_looked_for_is_not_late(tmp_path
                 append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
             return super().names(after)
 
-    walk = Walk(Busy(tmp_path, ORDERS, Layout.STREAMING))
+    walk = LineReader(Busy(tmp_path, ORDERS, Layout.STREAMING))
     spans = [walk.take(1_000) for _ in range(3)]
     walk.close()
 
@@ -363,7 +364,7 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
     statuses = ["open", "newThing", "canceled"]  # three messages of one entry
     lines = [line(7, [event(number, status=status)]) for number, status in enumerate(statuses)]
     log, (batch,) = batches(tmp_path, [lines])
-    hub = Hub(Ring(batch.before, 10**9))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
     hub.ring.append(batch)
     released = trio.Event()
 
@@ -373,7 +374,7 @@ async def test_nothing_of_a_subscription_is_sent_behind_the_acknowledgement_of_i
             await super().send(head, tail, binary=binary)
 
     socket = Slow(room=0)
-    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: StreamSource(hub, CatchUp(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(OrderUpdates(USER), "1", connection, batch.before, 0)
     connection._subscriptions["1"] = subscription
     connection.wake()
@@ -393,7 +394,7 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     log, made = batches(tmp_path, [[line(number, [event(number)])] for number in (7, 8, 9)])
-    hub = Hub(Ring(made[0].before, 10**9))
+    hub = Hub(Ring(made[0].before, 10**9), FrameCache)
     for batch in made:
         hub.ring.append(batch)
 
@@ -403,7 +404,7 @@ async def test_a_client_that_is_slow_on_the_ring_gets_nothing_twice(
             await super().send(head, tail, binary=binary)
 
     socket = Slow(room=0)
-    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {ORDERS.name: StreamSource(hub, CatchUp(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Orders(OrderFilter()), "1", connection, made[0].before, 0)
     connection._subscriptions["1"] = subscription
     connection.wake()

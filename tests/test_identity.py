@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch import lookout
-from hyperwatch.log import files
-from hyperwatch.log.cursor import BEFORE_BYTES, Cursor, FilePlace
-from hyperwatch.log.files import GRACE_S, PlainFile, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.start import at_head, begin
-from hyperwatch.log.walk import Walk
+from hyperwatch.log import tree as tree_module
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.line_reader import LineReader
+from hyperwatch.log.positions import BEFORE_BYTES, Cursor, FilePosition
+from hyperwatch.log.seek.resume import at_head, resume
+from hyperwatch.log.tree import GRACE_S, PlainFile, Tree
+from hyperwatch.monitor import stalls
 from hyperwatch.node.streams import ORDERS, Layout
 from hyperwatch.node.times import text_of
 from support import TIME, TIME_MS, append, event, events_of, hour_file, line, lines_of, read_all
@@ -55,7 +55,7 @@ def test_a_file_that_is_truncated_and_at_once_grows_past_the_old_place_is_read_f
     path = hour_file(tmp_path, "20260505/17", layout)
     append(path, lines_of(layout, blocks[:10]))
     log = tree(tmp_path, layout)
-    reader = Reader(log, Cursor(log.stream.directory(layout)))
+    reader = BatchReader(log, Cursor(log.stream.directory(layout)))
     heard = []
     while batch := reader.next(None, lambda: None):
         heard.append(batch)
@@ -92,14 +92,14 @@ def test_every_place_of_a_cursor_says_what_stands_before_it(tmp_path: Path) -> N
         (place,) = entry.after.places
         assert place.before == data[max(0, place.offset - BEFORE_BYTES) : place.offset]
         assert Cursor.decode(entry.after.encode()).places[0].traced() == place.traced()
-        assert begin(log, Cursor.decode(entry.after.encode())).cursor.places == entry.after.places
+        assert resume(log, Cursor.decode(entry.after.encode())).cursor.places == entry.after.places
 
 
 @given(st.binary(max_size=600), st.binary(max_size=600), st.booleans())
 def test_a_place_is_behind_what_it_was_made_behind_and_behind_nothing_else(
     one: bytes, other: bytes, text: bool
 ) -> None:
-    place = FilePlace("20260505/17", 1, before=one[-BEFORE_BYTES:])
+    place = FilePosition("20260505/17", 1, before=one[-BEFORE_BYTES:])
     if text:
         place = attrs.evolve(place, before=b"", trace=place.traced() if place.before else "")
     assert place.is_behind(other + one)
@@ -113,7 +113,7 @@ def test_a_late_replacement_of_an_open_file_is_found_by_the_reader_that_has_the_
     path = hour_file(tmp_path, "20260505/17", Layout.STREAMING)
     append(path, line(7, [event(1)]))
     log = tree(tmp_path, Layout.STREAMING)
-    reader = Reader(log, Cursor(log.stream.directory(log.layout)))
+    reader = BatchReader(log, Cursor(log.stream.directory(log.layout)))
     assert reader.next(None, lambda: None) is not None
     os.truncate(path, 0)
     append(path, line(8, [event(2)]) + line(9, [event(3)]))
@@ -163,7 +163,7 @@ def test_a_stale_handle_is_answered_by_opening_the_file_again_and_reading_on(tmp
     path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
     append(path, line(7, [event(1)]))
     log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
-    walk = Walk(log, say=said.append)
+    walk = LineReader(log, say=said.append)
     assert walk.take(1000) is not None
     log.files[-1].stale = True
     append(path, line(8, [event(2)]))
@@ -178,7 +178,7 @@ def test_a_file_that_cannot_be_opened_again_is_named_once_and_new_hours_are_read
     path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
     append(path, line(7, [event(1)]))
     log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
-    walk = Walk(log, say=said.append)
+    walk = LineReader(log, say=said.append)
     assert walk.take(1000) is not None
     log.files[-1].stale = True
     log.refused.add("20260505/9")
@@ -210,7 +210,7 @@ def test_late_lines_are_read_whatever_times_the_files_and_the_clock_say(tmp_path
     append(new, line(9, [event(3)]))
     os.utime(old, (time_s, time_s))
     now = [0.0]
-    walk = Walk(tree(tmp_path, Layout.STREAMING), at_head(tree(tmp_path, Layout.STREAMING)).places,
+    walk = LineReader(tree(tmp_path, Layout.STREAMING), at_head(tree(tmp_path, Layout.STREAMING)).places,
                 now_ms=lambda: int(time_s * 1000), monotonic_s=lambda: now[0])  # fmt: skip
     assert walk.take(1000) is None
     for _ in range(7):
@@ -230,7 +230,7 @@ def test_who_has_an_end_to_reach_waits_for_an_older_file_that_fails(tmp_path: Pa
     append(new, line(9, [event(3)]))
     log = StaleTree(tmp_path, ORDERS, Layout.STREAMING)
     until = at_head(log)
-    walk = Walk(log, say=lambda _: None)
+    walk = LineReader(log, say=lambda _: None)
     span = walk.take(1000, until)
     assert span is not None
     assert span.file == "20260505/9"
@@ -256,7 +256,7 @@ def test_new_hours_are_read_while_an_old_file_opens_and_is_no_use(tmp_path: Path
     path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
     append(path, line(7, [event(1)]))
     log, said = StaleTree(tmp_path, ORDERS, Layout.STREAMING), list[str]()
-    walk = Walk(log, say=said.append)
+    walk = LineReader(log, say=said.append)
     assert walk.take(1000) is not None
     append(path, line(8, [event(2)]))
     log.files[-1].stale = True
@@ -278,10 +278,10 @@ def test_new_hours_are_read_while_an_old_file_opens_and_is_no_use(tmp_path: Path
 def test_a_file_that_grew_again_is_found_also_where_a_line_at_the_old_place_is_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LINE_BYTES", 4096)
+    monkeypatch.setattr(tree_module, "LINE_BYTES", 4096)
     path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
     append(path, line(7, [event(1)]))
-    walk = Walk(tree(tmp_path, Layout.STREAMING), say=lambda _: None)
+    walk = LineReader(tree(tmp_path, Layout.STREAMING), say=lambda _: None)
     assert walk.take(1000) is not None
     size_bytes = path.stat().st_size
     os.truncate(path, 0)
@@ -306,12 +306,12 @@ def test_a_file_that_grew_again_is_found_also_where_a_line_at_the_old_place_is_t
 def test_a_layout_that_is_pruned_is_not_one_that_is_written(
     before: tuple[str, int] | None, after: tuple[str, int] | None, *, grown: bool
 ) -> None:
-    assert lookout._has_grown(before, after) is grown
+    assert stalls._has_grown(before, after) is grown
 
 
 def test_a_directory_that_is_away_says_nothing_of_other_layouts(tmp_path: Path) -> None:
-    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
+    assert stalls._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
     (tmp_path / "data").mkdir()
-    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
+    assert stalls._ends(tree(tmp_path / "data", Layout.STREAMING)) is None
     append(hour_file(tmp_path / "data", "20260505/9", Layout.STREAMING), line(7, [event(1)]))
-    assert lookout._ends(tree(tmp_path / "data", Layout.STREAMING)) == {}
+    assert stalls._ends(tree(tmp_path / "data", Layout.STREAMING)) == {}

@@ -17,12 +17,12 @@ from guarded import asked, asked_with_head, serving
 from hyperliquid.info import Info as OfficialInfo  # type: ignore[import-untyped]  # ships no types
 
 from hyperwatch.errors import UsageError
-from hyperwatch.feed import info
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.http import Answer, Request, Route
-from hyperwatch.feed.info import ALLOWED, info_route
-from hyperwatch.feed.tokens import Tokens
+from hyperwatch.server import info_proxy
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.http import Answer, Request, Route
+from hyperwatch.server.info_proxy import ALLOWED, info_route
+from hyperwatch.server.refusals import Reason
+from hyperwatch.server.tokens import Tokens
 
 SPOT = {
     "tokens": [{"name": "USDC", "index": 0, "szDecimals": 8}, {"name": "PURR", "index": 1, "szDecimals": 0}],
@@ -114,7 +114,7 @@ async def test_what_is_not_allowed_never_reaches_the_node(tmp_path: Path, body: 
     async with node(trio.SocketStream.aclose) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         found, text = await asked(at.port, post(body))
         assert (found, said in text) == (status, True), text
-        await at.counted({Why.INFO_REQUEST: 1})
+        await at.counted({Reason.INFO_REQUEST: 1})
 
 
 async def test_what_was_checked_is_what_is_sent_though_a_key_was_there_twice(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ async def test_without_a_node_it_is_answered_501_with_the_option(tmp_path: Path)
         assert (status, "--info-url" in said) == (501, True)
         assert (await asked(at.port, b"GET /info HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 405
         assert (await asked(at.port, post(b" " * 4097)))[0] == 413
-        await at.counted({Why.INFO_REQUEST: 1, Why.REQUEST: 2})
+        await at.counted({Reason.INFO_REQUEST: 1, Reason.REQUEST: 2})
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ async def test_without_a_node_it_is_answered_501_with_the_option(tmp_path: Path)
 async def test_what_the_node_answers_is_passed_on_where_it_is_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[bytes], status: int, said: str
 ) -> None:
-    monkeypatch.setattr(info, "ANSWER_BYTES", 10)
+    monkeypatch.setattr(info_proxy, "ANSWER_BYTES", 10)
     async with node(says(*parts)) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         found, text = await asked(at.port, post(b'{"type":"meta"}'))
         assert (found, said in text) == (status, True), text
-        await at.counted({Why.INFO_ANSWER: 1} if status == 502 else {})
+        await at.counted({Reason.INFO_ANSWER: 1} if status == 502 else {})
 
 
 async def test_a_node_that_is_not_there_is_answered_502_and_a_slow_one_504(
@@ -172,11 +172,11 @@ async def test_a_node_that_is_not_there_is_answered_502_and_a_slow_one_504(
     async def think(_: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(info, "ANSWER_S", 0.05)
+    monkeypatch.setattr(info_proxy, "ANSWER_S", 0.05)
     async with node(think) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         status, said = await asked(at.port, post(b'{"type":"meta"}'))
         assert (status, "has not answered within 0.05 s" in said) == (504, True)
-        await at.counted({Why.INFO_ANSWER: 1})
+        await at.counted({Reason.INFO_ANSWER: 1})
 
 
 async def test_the_node_is_asked_by_few_at_once(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_the_node_is_asked_by_few_at_once(tmp_path: Path) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        if inside == info.AT_ONCE:
+        if inside == info_proxy.AT_ONCE:
             go.set()
         await go.wait()
         await trio.testing.wait_all_tasks_blocked()
@@ -195,15 +195,15 @@ async def test_the_node_is_asked_by_few_at_once(tmp_path: Path) -> None:
 
     async with node(handle) as url, serving(tmp_path, routes={"/info": info_route(url)}) as at:
         async with trio.open_nursery() as nursery:
-            for _ in range(3 * info.AT_ONCE):
+            for _ in range(3 * info_proxy.AT_ONCE):
                 nursery.start_soon(asked, at.port, post(b'{"type":"meta"}'))
-        assert most == info.AT_ONCE
+        assert most == info_proxy.AT_ONCE
         await at.counted({})
 
 
 async def test_it_needs_a_token_where_the_feed_does(tmp_path: Path) -> None:
     token = "correct-horse-battery"  # noqa: S105  of this test
-    async with serving(tmp_path, Guard(tokens=Tokens([token])), {"/info": info_route(None)}) as at:
+    async with serving(tmp_path, Admission(tokens=Tokens([token])), {"/info": info_route(None)}) as at:
         assert (await asked(at.port, post(b'{"type":"meta"}')))[0] == 401
         assert (await asked(at.port, post(b'{"type":"meta"}', f"Authorization: Bearer {token}")))[0] == 501
 

@@ -9,10 +9,10 @@ import attrs
 import trio
 import trio.testing
 
-from hyperwatch.log import intake as module
-from hyperwatch.log.batch import Span
-from hyperwatch.log.intake import Intake
-from hyperwatch.log.walk import LOOK_S, Walk
+from hyperwatch.ingest import tail as module
+from hyperwatch.ingest.tail import Tail
+from hyperwatch.log.batches import RawBatch
+from hyperwatch.log.line_reader import LOOK_S, LineReader
 
 FULL = b"x" * 99 + b"\n"
 FULL *= module._CACHED_BYTES // len(FULL)
@@ -27,11 +27,11 @@ class Files:
     asked: list[str] = attrs.Factory(list)
     again: bool = False
 
-    def take(self, max_bytes: int) -> Span | None:
+    def take(self, max_bytes: int) -> RawBatch | None:
         self.asked.append("thread")
         return self._next(max_bytes)
 
-    def take_cached(self, max_bytes: int) -> Span | None:
+    def take_cached(self, max_bytes: int) -> RawBatch | None:
         if not self.cached:
             raise BlockingIOError
         self.asked.append("loop")
@@ -40,17 +40,17 @@ class Files:
     def look_again(self) -> None:
         self.again = True
 
-    def _next(self, max_bytes: int) -> Span | None:
+    def _next(self, max_bytes: int) -> RawBatch | None:
         data = self.data.popleft() if self.data else b""
         assert len(data) <= max_bytes
-        return Span("20260505/9", "", 0, data, (), 0, 0, False, False, 0) if data else None
+        return RawBatch("20260505/9", "", 0, data, (), 0, 0, False, False, 0) if data else None
 
 
-def intake(files: Files, *, grows: bool = True) -> Intake:
-    return Intake(cast("Walk", files), 1, grows=grows)
+def intake(files: Files, *, grows: bool = True) -> Tail:
+    return Tail(cast("LineReader", files), 1, grows=grows)
 
 
-async def take(intake: Intake, times: int) -> list[tuple[int, bool]]:
+async def take(intake: Tail, times: int) -> list[tuple[int, bool]]:
     """(how many bytes, whether there is more) of each look."""
     taken = [await intake.take() for _ in range(times)]
     return [(sum(len(span.data) for span, _ in each.batches), each.more) for each in taken]

@@ -11,20 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.feed.budget import Allowance, Budget
-from hyperwatch.feed.filters import OrderFilter, any_of
+from hyperwatch.feed.channels.events import Channel, Events, Fills, Orders, OrderUpdates
+from hyperwatch.feed.channels.trades import TradePairing, Trades, UserFills
+from hyperwatch.feed.filters.coins_users import CoinUserFilter
+from hyperwatch.feed.filters.orders import OrderFilter, any_of
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.interest import Index, Interest
-from hyperwatch.feed.packing import Message
+from hyperwatch.feed.messages import Message
+from hyperwatch.feed.routing import RoutingIndex, RoutingKeys
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.trades import Pairing, Trades, UserFills
-from hyperwatch.feed.views import Events, Fills, Orders, OrderUpdates, View
-from hyperwatch.feed.wanted import EventFilter
-from hyperwatch.log.batch import Batch, Entry, Span, assemble, decode
-from hyperwatch.log.counters import Counters
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.repeats import Repeats
-from hyperwatch.log.ring import Ring
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batches import Batch, Entry, RawBatch, assemble, decode
+from hyperwatch.log.dedupe import Deduplicator
+from hyperwatch.log.positions import Cursor, FilePosition
 from hyperwatch.node.streams import FILLS, ORDERS, Layout, Stream
+from hyperwatch.server.framing import FrameCache
 from support import event, fill, line, messages_in
 
 USERS = ["0x" + f"{number:02x}" * 20 for number in range(5)]
@@ -34,10 +35,10 @@ SIDES = ["B", "A"]
 
 
 def batch_of(data: bytes, stream: Stream = ORDERS) -> Batch:
-    start = Cursor(stream.directory(Layout.STREAMING), (FilePlace("20260505/9", 0, 0, "head"),))
-    span = Span("20260505/9", "head", 0, data, start.places, 0, 0, False, False, 0)
+    start = Cursor(stream.directory(Layout.STREAMING), (FilePosition("20260505/9", 0, 0, "head"),))
+    span = RawBatch("20260505/9", "head", 0, data, start.places, 0, 0, False, False, 0)
     chunk = decode(stream, Layout.STREAMING, span, (0, len(data)), lambda: None)
-    return assemble(stream, start.directory, span, [chunk], Repeats(start))
+    return assemble(stream, start.directory, span, [chunk], Deduplicator(start))
 
 
 def some(words: Sequence[str]) -> st.SearchStrategy[list[str] | None]:
@@ -61,22 +62,22 @@ WORDS = [*COINS, "QUIET", "xyz:*", "*"]
 ONE_FILTER = st.builds(
     OrderFilter.of, some(WORDS), some([*USERS, "0x" + "ff" * 20]), some(STATUSES), some(STATUSES), some(SIDES)
 )
-VIEWS: st.SearchStrategy[list[View]] = st.lists(
+VIEWS: st.SearchStrategy[list[Channel]] = st.lists(
     st.builds(Orders, st.lists(ONE_FILTER, min_size=1, max_size=3).map(any_of))
     | st.builds(OrderUpdates, st.sampled_from(USERS)),
     unique=True,
 )
-FILL_VIEWS: st.SearchStrategy[list[View]] = st.lists(
-    st.builds(Fills, st.builds(EventFilter.of, some(WORDS), some(USERS)))
+FILL_VIEWS: st.SearchStrategy[list[Channel]] = st.lists(
+    st.builds(Fills, st.builds(CoinUserFilter.of, some(WORDS), some(USERS)))
     | st.builds(UserFills, st.sampled_from(USERS))
     | st.builds(Trades, st.sampled_from([*COINS, "QUIET"])),
     unique=True,
 )
 
 
-def written(raws: Sequence[Sequence[bytes]], damage: Sequence[bool]) -> bytes:
+def written(raws: Sequence[Sequence[bytes]], unreadable: Sequence[bool]) -> bytes:
     """Blocks, before some of which a line cannot be read."""
-    torn = zip(raws, damage, strict=False)
+    torn = zip(raws, unreadable, strict=False)
     return b"".join(b"damage\n" * bad + line(number, events) for number, (events, bad) in enumerate(torn, 7))
 
 
@@ -116,62 +117,62 @@ def full(subscription: Subscription, said: Sequence[Message]) -> list[bytes]:
     return texts
 
 
-async def agree(batch: Batch, views: Sequence[View]) -> None:
+async def agree(batch: Batch, channels: Sequence[Channel]) -> None:
     """What the hub pushes to each view is what the view says of each entry, asked by itself."""
-    hub = Hub(Ring(batch.before, 10**9))
-    outlets = [FakeOutlet() for _ in views]
-    for number, (view, outlet) in enumerate(zip(views, outlets, strict=True)):
-        hub.join(Subscription(view, str(number), outlet, batch.before, 0))
+    hub = Hub(Ring(batch.before, 10**9), FrameCache)
+    outlets = [FakeOutlet() for _ in channels]
+    for number, (channel, outlet) in enumerate(zip(channels, outlets, strict=True)):
+        hub.join(Subscription(channel, str(number), outlet, batch.before, 0))
     hub.ring.append(batch)
     await hub.publish(batch)
-    for number, (view, outlet) in enumerate(zip(views, outlets, strict=True)):
-        alone = Subscription(view, str(number), FakeOutlet(), batch.before, 0)
-        assert outlet.heard == full(alone, [said for entry in batch.entries for said in view.messages(entry)])
+    for number, (channel, outlet) in enumerate(zip(channels, outlets, strict=True)):
+        alone = Subscription(channel, str(number), FakeOutlet(), batch.before, 0)
+        assert outlet.heard == full(alone, [said for entry in batch.entries for said in channel.messages(entry)])
 
 
 @given(VIEWS, BLOCKS, DAMAGE)
 async def test_what_the_hub_pushes_is_what_every_view_says_by_itself(
-    views: list[View], blocks: list[list[bytes]], damage: list[bool]
+    channels: list[Channel], blocks: list[list[bytes]], unreadable: list[bool]
 ) -> None:
-    await agree(batch_of(written(blocks, damage)), views)
+    await agree(batch_of(written(blocks, unreadable)), channels)
 
 
 @given(FILL_VIEWS, FILL_BLOCKS, DAMAGE)
 async def test_so_it_is_with_fills_and_the_trades_that_they_complete(
-    views: list[View], blocks: list[list[bytes]], damage: list[bool]
+    channels: list[Channel], blocks: list[list[bytes]], unreadable: list[bool]
 ) -> None:
-    await agree(Pairing(Counters()).complete(batch_of(written(blocks, damage), FILLS)), views)
+    await agree(TradePairing(Counters()).complete(batch_of(written(blocks, unreadable), FILLS)), channels)
 
 
 @given(st.lists(ONE_FILTER, min_size=1, max_size=3).map(any_of), st.lists(EVENTS, min_size=1, max_size=8))
 def test_events_found_by_coin_and_user_are_those_found_one_by_one(wanted: OrderFilter, events: list[bytes]) -> None:
     (entry,) = batch_of(line(7, events)).entries
-    alone = [number for number, raw in enumerate(events) if wanted.select(batch_of(line(7, [raw])).entries[0].run)]
+    alone = [number for number, raw in enumerate(events) if wanted.select(batch_of(line(7, [raw])).entries[0].slice)]
 
-    assert list(wanted.select(entry.run)) == alone
+    assert list(wanted.select(entry.slice)) == alone
 
 
-@given(st.builds(EventFilter.of, some(WORDS), some(USERS)), st.lists(FILLS_OF, min_size=1, max_size=8))
-def test_so_are_fills(wanted: EventFilter, fills: list[bytes]) -> None:
+@given(st.builds(CoinUserFilter.of, some(WORDS), some(USERS)), st.lists(FILLS_OF, min_size=1, max_size=8))
+def test_so_are_fills(wanted: CoinUserFilter, fills: list[bytes]) -> None:
     (entry,) = batch_of(line(7, fills), FILLS).entries
     expected = [
         number
-        for number, keys in enumerate(entry.run.keys)
+        for number, keys in enumerate(entry.slice.keys)
         if (wanted.coins is None or keys.coin in wanted.coins or (wanted.dexes and keys.coin.startswith(wanted.dexes)))
         and (wanted.users is None or keys.user in wanted.users)
     ]
 
-    assert list(wanted.select(entry.run)) == expected
+    assert list(wanted.select(entry.slice)) == expected
 
 
 def entry_of(*raws: bytes) -> Entry:
     return batch_of(line(7, raws)).entries[0]
 
 
-def index_of(views: Sequence[Events]) -> Index[Events]:
-    index: Index[Events] = Index()
-    for view in views:
-        index.add(view)
+def index_of(channels: Sequence[Events]) -> RoutingIndex[Events]:
+    index: RoutingIndex[Events] = RoutingIndex()
+    for channel in channels:
+        index.add(channel)
     return index
 
 
@@ -180,12 +181,12 @@ def orders(**words: Sequence[str]) -> Orders:
 
 
 def test_of_ten_thousand_that_want_a_coin_each_only_those_are_asked_whose_coin_occurs() -> None:
-    views = [orders(coins=[f"COIN{number}"]) for number in range(10_000)]
-    index = index_of(views)
+    channels = [orders(coins=[f"COIN{number}"]) for number in range(10_000)]
+    index = index_of(channels)
 
     assert index.asked(entry_of(event(1, coin="COIN7"), event(2, coin="COIN9"), event(3, coin="COIN7"))) == [
-        views[7],
-        views[9],
+        channels[7],
+        channels[9],
     ]
 
 
@@ -193,15 +194,15 @@ def test_of_ten_thousand_that_want_a_coin_each_only_those_are_asked_whose_coin_o
     "words", [{}, {"coins": ["xyz:*"]}, {"statuses": ["open"]}, {"coins": ["xyz:*", "BTC"], "sides": ["B"]}]
 )
 def test_who_cannot_be_looked_up_is_asked_always(words: dict[str, list[str]]) -> None:
-    view = orders(**words)
+    channel = orders(**words)
 
-    assert index_of([view]).asked(entry_of(event(1, coin="ETH"))) == [view]
+    assert index_of([channel]).asked(entry_of(event(1, coin="ETH"))) == [channel]
 
 
 def test_several_filters_are_looked_up_together_unless_one_of_them_cannot_be() -> None:
     one, other = OrderFilter.of(coins=["BTC"]), OrderFilter.of(users=[USERS[1]], coins=["xyz:*"])
 
-    assert any_of([one, other]).interest == Interest(frozenset(["BTC"]), frozenset([USERS[1]]))
+    assert any_of([one, other]).interest == RoutingKeys(frozenset(["BTC"]), frozenset([USERS[1]]))
     assert any_of([one, other, OrderFilter.of(sides=["B"])]).interest is None
 
 
@@ -209,18 +210,18 @@ def test_who_wants_very_many_words_is_asked_always_for_coming_and_going_would_co
     users = [f"0x{number:040x}" for number in range(1_001)]
 
     assert OrderFilter.of(users=users).interest is None
-    assert OrderFilter.of(users=users, coins=["BTC"]).interest == Interest(coins=frozenset(["BTC"]))
-    assert OrderFilter.of(users=users[:1_000], coins=["BTC"]).interest == Interest(users=frozenset(users[:1_000]))
+    assert OrderFilter.of(users=users, coins=["BTC"]).interest == RoutingKeys(coins=frozenset(["BTC"]))
+    assert OrderFilter.of(users=users[:1_000], coins=["BTC"]).interest == RoutingKeys(users=frozenset(users[:1_000]))
 
 
 def test_who_is_wanted_for_two_reasons_is_asked_once_and_who_left_not_at_all() -> None:
-    view = Orders(any_of([OrderFilter.of(coins=["BTC", "ETH"]), OrderFilter.of(users=[USERS[0]])]))
+    channel = Orders(any_of([OrderFilter.of(coins=["BTC", "ETH"]), OrderFilter.of(users=[USERS[0]])]))
     other = orders(coins=["BTC"])
-    index = index_of([view, other])
+    index = index_of([channel, other])
     entry = entry_of(event(1, user=USERS[0]), event(2, coin="ETH"))
 
-    assert index.asked(entry) == [view, other]
-    index.remove(view)
+    assert index.asked(entry) == [channel, other]
+    index.remove(channel)
     assert index.asked(entry) == [other]
     index.remove(other)
     assert index.asked(entry) == []

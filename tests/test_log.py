@@ -15,11 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.errors import CursorError, DataError
-from hyperwatch.log import files
-from hyperwatch.log.batch import Batch, Span
-from hyperwatch.log.compressed import open_source, zstd
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import (
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log import tree as tree_module
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch, RawBatch
+from hyperwatch.log.line_reader import LineReader
+from hyperwatch.log.packed_file import open_source, zstd
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.seek.resume import at_head
+from hyperwatch.log.tree import (
     GRACE_S,
     OversizedLineError,
     PlainFile,
@@ -29,10 +33,6 @@ from hyperwatch.log.files import (
     find_trees,
     read_lines,
 )
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head
-from hyperwatch.log.walk import Walk
 from hyperwatch.node.streams import ORDERS, Layout
 from support import SAMPLES, TIME, append, event, events_of, hour_file, line, lines_of, needs_samples, sample
 
@@ -49,7 +49,7 @@ def start(layout: Layout = Layout.STREAMING) -> Cursor:
 
 
 def read_all(log: Tree | Recording, cursor: Cursor) -> list[Batch]:
-    reader = Reader(log, cursor)
+    reader = BatchReader(log, cursor)
     batches = []
     while batch := reader.next(None, lambda: None):
         batches.append(batch)
@@ -121,13 +121,13 @@ def test_every_cursor_goes_on_where_it_stands(tmp_path: Path, layout: Layout) ->
 
     for entry in entries:
         rest = events_of(read_all(log, Cursor.decode(entry.after.encode())))
-        before = sum(len(each.run.events) for each in entries[: entries.index(entry) + 1])
+        before = sum(len(each.slice.events) for each in entries[: entries.index(entry) + 1])
         assert rest == everything[before:]
 
 
 def test_a_cursor_in_the_middle_of_a_line_goes_on_with_its_next_event(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), lines_of(Layout.BY_BLOCK, BLOCKS))
-    cursor = Cursor("node_order_statuses_by_block", (FilePlace("20260505/9", 0, 1),), 7, TIME, 1)
+    cursor = Cursor("node_order_statuses_by_block", (FilePosition("20260505/9", 0, 1),), 7, TIME, 1)
 
     assert events_of(read_all(tree(tmp_path, Layout.BY_BLOCK), cursor)) == EVENTS[1:]
 
@@ -141,7 +141,7 @@ def test_however_the_bytes_arrive_the_events_are_the_same(
     data = lines_of(Layout.STREAMING, BLOCKS)
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     append(path, b"")
-    reader = Reader(tree(root), start())
+    reader = BatchReader(tree(root), start())
     batches = []
     for begin, end in itertools.pairwise(places):
         append(path, data[begin:end])
@@ -162,7 +162,7 @@ def test_the_hour_rolls_over_and_over_midnight(tmp_path: Path) -> None:
 def test_what_the_node_wrote_before_the_new_hour_existed_is_not_late(tmp_path: Path) -> None:
     old = hour_file(tmp_path, "20260505/9")
     append(old, line(7, [event(1)]))
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     assert walk.take(10_000) is not None
 
     append(old, line(7, [event(2)]))
@@ -177,7 +177,7 @@ def test_lines_that_appear_late_in_the_old_hour_come_when_they_appear(tmp_path: 
     old = hour_file(tmp_path, "20260505/9")
     append(old, line(7, [event(1)]))
     append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
-    reader = Reader(tree(tmp_path), start())
+    reader = BatchReader(tree(tmp_path), start())
     first = [reader.next(None, lambda: None), reader.next(None, lambda: None)]
 
     append(old, line(7, [event(2)]))
@@ -195,7 +195,7 @@ def test_the_old_hour_is_let_go_when_it_will_not_grow_any_more(tmp_path: Path) -
     append(old, line(7, [event(1)]))
     append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
     now = [0.0]
-    walk = Walk(tree(tmp_path), monotonic_s=lambda: now[0])
+    walk = LineReader(tree(tmp_path), monotonic_s=lambda: now[0])
     while walk.take(10_000):
         pass
     os.utime(old, (1, 1))  # which says nothing: it may have been restored
@@ -211,7 +211,7 @@ def test_a_partial_line_waits_for_its_end(tmp_path: Path) -> None:
     path = hour_file(tmp_path, "20260505/9")
     whole = line(7, [event(1)])
     append(path, whole[:50])
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     assert walk.take(10_000) is None
 
     append(path, whole[50:])
@@ -241,9 +241,9 @@ def test_what_is_in_memory_is_the_same_as_what_a_thread_reads(tmp_path: Path) ->
     path = hour_file(tmp_path, "20260505/9")
     data = b"".join(line(number, [event(number)]) for number in range(7, 12))
     append(path, data[:100])
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     assert walk.take(10_000) is None
-    spans: list[Span] = []
+    spans: list[RawBatch] = []
     for start in range(100, len(data), 100):
         append(path, data[start : start + 100])
         span = walk.take_cached(10_000) if spans else walk.take(10_000)
@@ -261,7 +261,7 @@ def test_lines_that_appear_late_in_the_old_hour_are_told_from_memory_too(tmp_pat
     old = hour_file(tmp_path, "20260505/9")
     append(old, line(7, [event(1)]))
     append(hour_file(tmp_path, "20260505/10"), line(8, [event(3)]))
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     while walk.take(10_000):
         pass
     append(old, line(7, [event(2)]))
@@ -277,7 +277,7 @@ def test_lines_that_appear_late_in_the_old_hour_are_told_from_memory_too(tmp_pat
 def test_where_more_must_be_read_than_what_comes_next_it_is_left_to_a_thread(tmp_path: Path, *, known: bool) -> None:
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(7, [event(1)]) if known else b"")
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     walk.take(10_000)
     append(path, line(7, [event(2)]))
 
@@ -322,10 +322,10 @@ def test_a_line_longer_than_a_read_is_read_alone(tmp_path: Path) -> None:
 def test_a_line_over_the_bound_is_named_by_position_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LINE_BYTES", 10_000)
+    monkeypatch.setattr(tree_module, "LINE_BYTES", 10_000)
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(7, [event(1)]) + b"x" * 20_000)
-    reader = Reader(tree(tmp_path), start())
+    reader = BatchReader(tree(tmp_path), start())
     batches = [reader.next(None, lambda: None, 1000)]
     assert reader.next(None, lambda: None, 1000) is None
 
@@ -335,12 +335,12 @@ def test_a_line_over_the_bound_is_named_by_position_and_stops_nothing(
     reader.close()
 
     assert events_of(batch for batch in batches if batch) == [(7, 0, event(1)), (7, 1, event(2))]
-    (damage,) = [damage for batch in batches if batch for damage in batch.damage]
-    assert (damage.offset, damage.length_bytes) == (len(line(7, [event(1)])), 20_001)
+    (unreadable,) = [unreadable for batch in batches if batch for unreadable in batch.unreadable]
+    assert (unreadable.offset, unreadable.length_bytes) == (len(line(7, [event(1)])), 20_001)
 
 
 def test_the_oversized_error_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LINE_BYTES", 1_000)
+    monkeypatch.setattr(tree_module, "LINE_BYTES", 1_000)
     (tmp_path / "file").write_bytes(b"x" * 5_000 + b"\n")
     source = PlainFile(tmp_path / "file")
     with pytest.raises(OversizedLineError, match="5001 bytes at offset 0"):
@@ -350,7 +350,7 @@ def test_the_oversized_error_says_where(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_cursor_of_another_stream_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CursorError, match="one of node_fills, this log is node_order_statuses_streaming"):
-        Reader(tree(tmp_path), Cursor("node_fills"))
+        BatchReader(tree(tmp_path), Cursor("node_fills"))
 
 
 def pack(path: Path, data: bytes) -> Path:
@@ -372,7 +372,7 @@ def test_a_recording_that_is_cut_short_is_read_to_the_cut_and_then_named(tmp_pat
     noise = [event(number, cloid="0x" + os.urandom(16).hex()) for number in range(2000)]
     path = pack(tmp_path / f"9{suffix}", lines_of(Layout.STREAMING, [(7, noise)]))
     path.write_bytes(path.read_bytes()[:-2000])
-    reader = Reader(Recording([path], ORDERS, Layout.STREAMING), start())
+    reader = BatchReader(Recording([path], ORDERS, Layout.STREAMING), start())
     batches: list[Batch] = []
 
     def read() -> None:
@@ -447,14 +447,14 @@ def test_the_backlog_is_what_lies_behind_a_cursor(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/10"), b"x" * 10)
 
     assert backlog(tree(tmp_path), start()).size_bytes == 110
-    assert backlog(tree(tmp_path), Cursor("x", (FilePlace("20260505/9", 60),))).size_bytes == 50
-    assert backlog(tree(tmp_path), Cursor("x", (FilePlace("20260505/10", 10),))).size_bytes == 0
+    assert backlog(tree(tmp_path), Cursor("x", (FilePosition("20260505/9", 60),))).size_bytes == 50
+    assert backlog(tree(tmp_path), Cursor("x", (FilePosition("20260505/10", 10),))).size_bytes == 0
 
 
 def batches_of(tmp_path: Path, count: int) -> list[Batch]:
     path = hour_file(tmp_path, "20260505/9")
     append(path, b"")
-    reader = Reader(tree(tmp_path), start())
+    reader = BatchReader(tree(tmp_path), start())
     batches = []
     for number in range(count):
         append(path, line(number, [event(number)]) + line(number + 1, [event(number)]))
@@ -499,14 +499,14 @@ def test_a_reader_leaves_off_exactly_where_the_ring_begins(tmp_path: Path) -> No
         seam = ring.boundary(behind, log.rank)
         assert seam is not None
         until, serial = seam
-        reader = Reader(log, behind)
+        reader = BatchReader(log, behind)
         read = []
         while (following := reader.next(until, lambda: None)) is not None:
             read.append(following)
         assert reader.cursor == until or read == []
         reader.close()
         from_ring = [entry for number in range(serial, ring.end_serial) if (entry := ring.at(number))]
-        rest = [*events_of(read), *((e.run.block, e.first, bytes(e.run.events[0])) for e in from_ring)]
+        rest = [*events_of(read), *((e.slice.block, e.first_index, bytes(e.slice.events[0])) for e in from_ring)]
         assert rest == everything[len(everything) - len(rest) :]
 
 
@@ -524,7 +524,7 @@ def cut_in_two(root: Path, data: bytes, cut: int, layout: Layout) -> list[tuple[
     path = hour_file(root, "20260505/9", layout)
     path.unlink(missing_ok=True)
     append(path, data[:cut])
-    reader = Reader(tree(root, layout), start(layout))
+    reader = BatchReader(tree(root, layout), start(layout))
     batches = []
     for more in (data[cut:], b""):
         while batch := reader.next(None, lambda: None):

@@ -21,8 +21,8 @@ from guarded import asked
 from loguru import logger
 from test_faults import free_port, until_up
 
-from hyperwatch import logs
-from hyperwatch.drain import Drain, write_all
+from hyperwatch.runtime import logs
+from hyperwatch.runtime.log_writer import Drain, write_all
 from support import append, connected, event, hour_file, line
 
 PROGRAM = (sys.executable, "-m", "hyperwatch")
@@ -181,7 +181,7 @@ async def test_the_feed_and_the_stop_need_nobody_who_reads_the_log(tmp_path: Pat
 
 def test_lines_that_were_lost_are_counted_in_the_metrics_and_said_when_it_flows_again() -> None:
     code = (
-        "import sys; from loguru import logger; from hyperwatch import logs, metrics\n"
+        "import sys; from loguru import logger; from hyperwatch.monitor import metrics; from hyperwatch.runtime import logs\n"
         "logs.own_process(); logs.to_stderr('ERROR', 'json')\n"
         "for number in range(9000): logger.error('line {}', number)\n"
         "(found,) = [each for each in metrics.METRICS if each.whole_name == 'hyperwatch_log_lines_dropped_total']\n"
@@ -209,11 +209,11 @@ def test_lines_that_were_lost_are_counted_in_the_metrics_and_said_when_it_flows_
         "import threading; each = threading.Thread(target=lambda: 1 / 0); each.start(); each.join(); 1 / 0",
         "import warnings; warnings.warn('of a test'); 1 / 0",
         "import logging; logging.getLogger('trio').error('of a test'); 1 / 0",
-        "from hyperwatch.log.stuck import end_process; end_process('a thread of a test')",
+        "from hyperwatch.runtime.watchdog import end_process; end_process('a thread of a test')",
     ],
 )
 def test_a_crash_ends_the_process_and_shows_its_last_lines_to_who_reads_them(code: str) -> None:
-    code = "from hyperwatch import logs; logs.own_process(); logs.to_stderr('INFO', 'text')\n" + code
+    code = "from hyperwatch.runtime import logs; logs.own_process(); logs.to_stderr('INFO', 'text')\n" + code
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "of a test" in done.stderr or "ZeroDivisionError" in done.stderr
     with stuck() as error:

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.cli.main import program
+from hyperwatch.derive.trades import OpenFills
 from hyperwatch.errors import CursorError
-from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.feed.interest import routed
-from hyperwatch.feed.trades import Trades, UserFills, paired
-from hyperwatch.feed.views import Orders, OrderUpdates
-from hyperwatch.log.batch import Batch, Span, assemble
-from hyperwatch.log.counters import Counters
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.repeats import Repeats
-from hyperwatch.node.events import Decoder, Need
+from hyperwatch.feed.channels.events import Orders, OrderUpdates
+from hyperwatch.feed.channels.trades import Trades, UserFills, paired
+from hyperwatch.feed.filters.orders import OrderFilter
+from hyperwatch.feed.routing import positions_for
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.log.batches import Batch, RawBatch, assemble
+from hyperwatch.log.dedupe import Deduplicator
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.node.decoder import Decoder, Need
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, Stream, sniff
 from hyperwatch.node.times import ms_of
-from hyperwatch.node.trades import Held
 from support import TIME, TIME_MS, USER, append, diff, event, fill, hour_file, line, lines_of
 
 BOM = b"\xef\xbb\xbf"
@@ -39,9 +39,9 @@ def decoded(stream: Stream, layout: Layout, data: bytes, need: Need = Need.EACH)
 def batch_of(stream: Stream, layout: Layout, data: bytes, need: Need = Need.EACH) -> Batch:
     """What the head makes of some lines."""
     decoder = decoded(stream, layout, data, need)
-    places = (FilePlace("20260505/9", 0),)
-    span = Span("20260505/9", "", 0, data, places, 0, 0, anew=False, late=False, read_ms=TIME_MS)
-    return assemble(stream, stream.directory(layout), span, [decoder], Repeats(Cursor("")))  # type: ignore[list-item]  # has all of it
+    places = (FilePosition("20260505/9", 0),)
+    span = RawBatch("20260505/9", "", 0, data, places, 0, 0, anew=False, late=False, read_ms=TIME_MS)
+    return assemble(stream, stream.directory(layout), span, [decoder], Deduplicator(Cursor("")))  # type: ignore[list-item]  # has all of it
 
 
 def changed(whole: bytes, path: tuple[str | int, ...], value: bytes) -> bytes:
@@ -77,11 +77,11 @@ VALUES = st.sampled_from([
 
 def consumed(stream: Stream, batch: Batch) -> None:
     """Asks of a batch what clients and counters ask."""
-    counters, held = Counters(), Held()
+    counters, held = Counters(), OpenFills()
     counters.read(batch, 1)
     for entry in batch.entries:
         assert Cursor.decode(entry.after.encode()) == entry.after
-        assert entry.run.unrouted is not None
+        assert entry.slice.unkeyed is not None
         if stream is ORDERS:
             OrderUpdates(USER).messages(entry)
             Orders(OrderFilter.of(statuses=["removed"], not_statuses=["open"], sides=["B"])).messages(entry)
@@ -101,35 +101,35 @@ def test_one_key_of_an_unexpected_type_hides_none_of_the_others(
     stream, whole, path = kind
     odd = changed(whole, path, value)
     batch = batch_of(stream, layout, lines_of(layout, [(7, [whole, odd, whole])]), need)
-    runs = [entry.run for entry in batch.entries]
-    events = [bytes(raw) for run in runs for raw in run.events]
+    slices = [entry.slice for entry in batch.entries]
+    events = [bytes(raw) for slice_ in slices for raw in slice_.events]
 
-    if batch.damage:  # a time that can be read and that no node can have written there, such as the year 1970
+    if batch.unreadable:  # a time that can be read and that no node can have written there, such as the year 1970
         assert (layout, path[-1]) == (Layout.PLAIN, "time")
-        assert "cannot follow" in batch.damage[0].reason
+        assert "cannot follow" in batch.unreadable[0].reason
         return
     assert events == [whole, odd, whole]
     if path[-1] not in ("coin", "order", 1):
-        assert sum(len(routed(run, frozenset(["BTC"]), (), None)) for run in runs) == 3
+        assert sum(len(positions_for(slice_, frozenset(["BTC"]), (), None)) for slice_ in slices) == 3
     if path[-1] not in ("user", 0):
-        assert sum(len(routed(run, None, (), frozenset([USER]))) for run in runs) == 3
+        assert sum(len(positions_for(slice_, None, (), frozenset([USER]))) for slice_ in slices) == 3
     if stream is ORDERS and path[-1] != "status":
-        assert sum(len(OrderFilter.of(statuses=["open"]).select(run)) for run in runs) == 3
+        assert sum(len(OrderFilter.of(statuses=["open"]).select(slice_)) for slice_ in slices) == 3
     consumed(stream, batch)
 
 
 @pytest.mark.parametrize("need", Need)
 def test_accounts_are_found_however_their_letters_are_written(need: Need) -> None:
     upper = event(1, user="0x" + "AB" * 20)
-    (run,) = decoded(ORDERS, Layout.STREAMING, line(7, [event(0)]) + line(7, [upper]), need).runs
+    (slice_,) = decoded(ORDERS, Layout.STREAMING, line(7, [event(0)]) + line(7, [upper]), need).slices
 
-    assert [*OrderFilter.of(users=[USER]).select(run)] == [0, 1]
+    assert [*OrderFilter.of(users=[USER]).select(slice_)] == [0, 1]
 
 
 def test_a_fill_without_a_tid_pairs_with_nobody_and_is_counted() -> None:
     odd = [changed(fill(5, side), (1, "tid"), b"null") for side in "AB"]
     (entry,) = batch_of(FILLS, Layout.STREAMING, lines_of(Layout.STREAMING, [(7, odd)])).entries
-    _, made = paired(entry, Held())
+    _, made = paired(entry, OpenFills())
 
     assert (made.trades, made.one_sided, made.after.halves) == ((), 2, ())
 
@@ -146,7 +146,7 @@ def test_a_plain_event_without_a_time_has_that_of_the_line_before() -> None:
     odd = changed(event(2), ("time",), b"5")
     batch = batch_of(ORDERS, Layout.PLAIN, lines_of(Layout.PLAIN, [(0, [odd, event(1), odd, event(3)])]))
 
-    assert [(entry.run.time_ms, entry.first, entry.run.count) for entry in batch.entries] == [
+    assert [(entry.slice.time_ms, entry.first_index, entry.slice.count) for entry in batch.entries] == [
         (None, 0, 1), (TIME_MS, 0, 3),
     ]  # fmt: skip
     assert batch.repeated == 0
@@ -190,17 +190,17 @@ def test_an_envelope_that_others_rewrote_is_read_where_it_is_unambiguous(
     odd = envelope(**keys)
     decoder = decoded(ORDERS, layout, line(7, [event(0)]) + odd + line(8, [event(2)]), need)
 
-    assert not decoder.damage
-    assert [bytes(raw) for run in decoder.runs for raw in run.events] == [event(0), event(1), event(2)]
-    assert {run.time_ms for run in decoder.runs} == {TIME_MS}
-    assert [run.block for run in decoder.runs] in ([7, 8], [7, 7, 8])
+    assert not decoder.unreadable
+    assert [bytes(raw) for slice_ in decoder.slices for raw in slice_.events] == [event(0), event(1), event(2)]
+    assert {slice_.time_ms for slice_ in decoder.slices} == {TIME_MS}
+    assert [slice_.block for slice_ in decoder.slices] in ([7, 8], [7, 7, 8])
     assert sniff([odd]) == (ORDERS, Layout.STREAMING)
 
 
 def test_seconds_since_1970_are_a_time_too() -> None:
-    (run,) = decoded(ORDERS, Layout.STREAMING, envelope(block_time=TIME_MS // 1000, local_time=None)).runs
+    (slice_,) = decoded(ORDERS, Layout.STREAMING, envelope(block_time=TIME_MS // 1000, local_time=None)).slices
 
-    assert (run.time_ms, run.written, run.written_ms) == (TIME_MS // 1000 * 1000, "", None)
+    assert (slice_.time_ms, slice_.written, slice_.written_ms) == (TIME_MS // 1000 * 1000, "", None)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_a_line_without_a_block_that_can_be_said_is_set_aside_and_ends_nothing(
 ) -> None:
     decoder = decoded(ORDERS, Layout.STREAMING, line(7, [event(0)]) + envelope(**keys) + line(8, [event(2)]), need)
 
-    assert [damage.offset for damage in decoder.damage] == [len(line(7, [event(0)]))]
-    assert [run.block for run in decoder.runs] == [7, 8]
+    assert [unreadable.offset for unreadable in decoder.unreadable] == [len(line(7, [event(0)]))]
+    assert [slice_.block for slice_ in decoder.slices] == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_a_bom_and_blank_lines_are_no_damage_and_positions_stay_right(layout: La
     first, second = (each + end for each in lines_of(layout, [(7, [event(1)]), (8, [event(2)])]).split(b"\n")[:-1])
     decoder = decoded(ORDERS, layout, BOM + first + end + b" \n" + second + end)
 
-    assert not decoder.damage
-    assert [bytes(raw) for run in decoder.runs for raw in run.events] == [event(1), event(2)]
-    assert decoder.runs[-1].end == len(BOM + first + end + b" \n" + second)
+    assert not decoder.unreadable
+    assert [bytes(raw) for slice_ in decoder.slices for raw in slice_.events] == [event(1), event(2)]
+    assert decoder.slices[-1].end == len(BOM + first + end + b" \n" + second)
 
 
 def test_lines_that_do_not_say_when_they_were_written_are_null_in_flat_output_and_said_once(

@@ -15,12 +15,12 @@ import attrs
 import pytest
 import trio
 
-from hyperwatch import memory
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree, backlog
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree, backlog
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.runtime import memory
 from hyperwatch.simulate.claim import Claim
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
 from support import Client, append, connected, event, line, next_line
 
 LINES = 10_000_000

@@ -18,22 +18,22 @@ from guarded import asked, handshake
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from hyperwatch import service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.guard import Guard
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.counters import BOUNDS_MS, Counters, Histogram
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.repeats import Passage, Repeats
-from hyperwatch.metrics import METRICS, exposition
-from hyperwatch.node.runs import Run
+from hyperwatch.ingest.counters import BOUNDS_MS, Counters, Histogram
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.dedupe import Deduplicator, FileProgress
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Tree
+from hyperwatch.monitor.health import HealthMonitor, quantile_ms
+from hyperwatch.monitor.metrics import METRICS, exposition
+from hyperwatch.node.slices import BlockSlice
 from hyperwatch.node.streams import FILLS, ORDERS, Layout
-from hyperwatch.vitals import Vitals, quantile_ms
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.refusals import Reason
+from hyperwatch.service import service
 from support import TIME, append, connected, event, fill, hour_file, line, lines_of, running
 
 STREAM = ORDERS.name
@@ -143,13 +143,13 @@ async def test_what_is_read_is_counted(tmp_path: Path) -> None:
         data += line(9, [event(4, status="newfangled")]) + line(12, [event(5)]) + line(13, [])  # after a restart
         append(path, data)
         await service_.reaches(7, "lines_total")
-        text = await service_.reaches(0, "pending_bytes")
+        text = await service_.reaches(0, "in_flight_bytes")
 
     assert value(text, "bytes_total", stream=STREAM) == len(data)
     assert value(text, "batches_total") >= 1
     classes = {"live": 2, "removed": 1, "rejected": 1, "unknown": 1}
     assert {name: value(text, "events_total", **{"class": name}) for name in classes} == classes
-    assert value(text, "repeated_events_total") == 2
+    assert value(text, "duplicate_events_total") == 2
     assert value(text, "decode_failures_total") == 1
     assert value(text, "quarantined_total") == 1
     assert value(text, "node_restarts_total") == 1
@@ -162,7 +162,7 @@ async def test_what_is_read_is_counted(tmp_path: Path) -> None:
     assert value(text, "block_to_write_seconds_bucket", le="0.5") == 4
     assert value(text, "block_to_write_seconds_bucket", le="0.2") == 0
     assert value(text, "write_to_read_seconds_count") == 4
-    assert value(text, "pending_bytes") == 0
+    assert value(text, "in_flight_bytes") == 0
     assert value(text, "read_to_sent_seconds_count") == 0, "nobody was sent anything"
     assert value(text, "ring_bytes") > len(data)
 
@@ -202,10 +202,10 @@ async def test_clients_and_what_they_are_refused_are_counted(tmp_path: Path) -> 
 
 
 def test_clients_that_are_put_out_are_evictions_and_no_refusals() -> None:
-    guard = Guard()
-    vitals = Vitals(guard, stall_s=60, behind_s=10)
-    guard.refusals.update([Why.SILENT, Why.STALLED, Why.TOKEN])
-    text = exposition(vitals)().decode()
+    admission = Admission()
+    health = HealthMonitor(admission, stall_s=60, behind_s=10)
+    admission.refusals.update([Reason.SILENT, Reason.STALLED, Reason.TOKEN])
+    text = exposition(health)().decode()
 
     assert value(text, "evictions_total") == 2
     assert value(text, "refusals_total", reason="token") == 1
@@ -291,7 +291,7 @@ def test_a_quantile_lies_within_its_bucket() -> None:
 
 
 def batches(root: Path, layout: Layout = Layout.STREAMING) -> Iterator[Batch]:
-    reader = Reader(Tree(root, ORDERS, layout), Cursor(ORDERS.directory(layout)))
+    reader = BatchReader(Tree(root, ORDERS, layout), Cursor(ORDERS.directory(layout)))
     while batch := reader.next(None, lambda: None):
         yield batch
     reader.close()
@@ -325,8 +325,8 @@ def test_a_restart_is_counted_once_however_many_files_its_repeat_has(tmp_path: P
 async def test_counters_go_on_when_the_node_writes_another_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.lookout._LOOK_S", 0.01)
-    monkeypatch.setattr("hyperwatch.lookout._SETTLED_S", 0.1)
+    monkeypatch.setattr("hyperwatch.monitor.stalls._LOOK_S", 0.01)
+    monkeypatch.setattr("hyperwatch.monitor.stalls._SETTLED_S", 0.1)
     path = hour_file(tmp_path, "20260505/9", Layout.STREAMING)
     append(path, line(7, [event(1)]))
     async with scraped(tmp_path) as service_:
@@ -347,15 +347,15 @@ async def test_counters_go_on_when_the_node_writes_another_layout(
             )  # the block that both have is left out of the events
             node.cancel_scope.cancel("it has been found")
     assert value(text, "events_total", **{"class": "live"}) == 2
-    assert value(text, "repeated_events_total") == 1
+    assert value(text, "duplicate_events_total") == 1
 
 
 def test_a_repeat_that_was_under_way_at_the_start_is_no_restart() -> None:
-    def run(block: int) -> Run:
-        return Run(ORDERS, block, TIME, 0, "", True, 1, 1, 0, 1, 0, views=[event(1)])
+    def run(block: int) -> BlockSlice:
+        return BlockSlice(ORDERS, block, TIME, 0, "", True, 1, 1, 0, 1, 0, views=[event(1)])
 
-    begun = Repeats(Cursor("x", block=20, time=TIME, count=1), {"9": Passage(10, 1, repeating=True)})
-    begun.judge("9", run(11))
+    begun = Deduplicator(Cursor("x", block=20, time=TIME, count=1), {"9": FileProgress(10, 1, repeating=True)})
+    begun.place("9", run(11))
     assert begun.restarts == 0
-    begun.judge("9", run(5))
+    begun.place("9", run(5))
     assert begun.restarts == 1

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from hyperwatch.errors import FilesAwayError
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import PlainFile, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.walk import GONE_S, LOOK_S
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.line_reader import GONE_S, LOOK_S
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import PlainFile, Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from support import append, event, hour_file, lines_of
 
@@ -260,7 +260,7 @@ class NodeAndReader(RuleBasedStateMachine):
                 self.read()  # what is open can still be read
             if cursor.places:
                 with pytest.raises(FilesAwayError):
-                    Reader(Tree(self.root, ORDERS, self.layout), cursor)
+                    BatchReader(Tree(self.root, ORDERS, self.layout), cursor)
         finally:
             if mount_point:
                 place.rmdir()
@@ -269,7 +269,7 @@ class NodeAndReader(RuleBasedStateMachine):
     # hyperwatch and its client.
 
     def open(self, cursor: Cursor) -> None:
-        self.reader = Reader(Tree(self.root, ORDERS, self.layout), cursor)
+        self.reader = BatchReader(Tree(self.root, ORDERS, self.layout), cursor)
         self.reader._walk._monotonic_s = lambda: self.now_s
 
     def take(self) -> None:
@@ -279,9 +279,9 @@ class NodeAndReader(RuleBasedStateMachine):
     def keep(self, batch: Batch) -> None:
         for entry in batch.entries:
             self.gaps += len(entry.gaps)
-            places = range(entry.first, entry.first + len(entry.run.events))
+            places = range(entry.first_index, entry.first_index + len(entry.slice.events))
             self.got += [
-                (entry.run.block, place, bytes(raw)) for place, raw in zip(places, entry.run.events, strict=True)
+                (entry.slice.block, place, bytes(raw)) for place, raw in zip(places, entry.slice.events, strict=True)
             ]
 
     def look(self) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.node.events import Decoder, Need
+from hyperwatch.node.cuts import chunks, first_lines, pieces
+from hyperwatch.node.decoder import Decoder, Need
+from hyperwatch.node.json_lines import again
 from hyperwatch.node.keys import OrderKeys, OrderPart
-from hyperwatch.node.lines import chunks, first_lines, pieces
-from hyperwatch.node.runs import RUN_BYTES, Run
+from hyperwatch.node.slices import RUN_BYTES, BlockSlice
 from hyperwatch.node.statuses import OFFICIAL, StatusClass, class_of_name, was_live
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout, hour_name, hour_rank, sniff
 from hyperwatch.node.times import iso_of, ms_of
@@ -86,43 +91,45 @@ def decoded(layout: Layout, data: bytes, offset: int = 0, skip: int = 0) -> Deco
 @pytest.mark.parametrize("layout", list(Layout))
 def test_all_layouts_give_the_same_events_as_the_node_wrote_them(layout: Layout) -> None:
     blocks = [(7, [event(1), event(2, status="canceled")]), (8, [event(3, coin="xyz:SP500")])]
-    runs = decoded(layout, lines_of(layout, blocks)).runs
+    slices = decoded(layout, lines_of(layout, blocks)).slices
 
-    assert [bytes(raw) for run in runs for raw in run.events] == [event for _, events in blocks for event in events]
-    assert [key.coin for run in runs for key in run.keys] == ["BTC", "BTC", "xyz:SP500"]
-    assert {run.time_ms for run in runs} == {TIME_MS}
+    assert [bytes(raw) for slice_ in slices for raw in slice_.events] == [
+        event for _, events in blocks for event in events
+    ]
+    assert [key.coin for slice_ in slices for key in slice_.keys] == ["BTC", "BTC", "xyz:SP500"]
+    assert {slice_.time_ms for slice_ in slices} == {TIME_MS}
 
 
 def test_a_run_is_one_block_and_its_end_is_a_place_in_the_file() -> None:
     first, second, third = line(7, [event(1)]), line(7, [event(2)]), line(8, [event(3)])
-    runs = decoded(Layout.STREAMING, first + second + third, offset=100).runs
+    slices = decoded(Layout.STREAMING, first + second + third, offset=100).slices
 
-    assert [(run.block, len(run.events)) for run in runs] == [(7, 2), (8, 1)]
-    assert [run.end for run in runs] == [100 + len(first + second), 100 + len(first + second + third)]
+    assert [(slice_.block, len(slice_.events)) for slice_ in slices] == [(7, 2), (8, 1)]
+    assert [slice_.end for slice_ in slices] == [100 + len(first + second), 100 + len(first + second + third)]
 
 
 def test_a_block_without_events_is_known() -> None:
-    (run,) = decoded(Layout.BY_BLOCK, line(7, [])).runs
+    (slice_,) = decoded(Layout.BY_BLOCK, line(7, [])).slices
 
-    assert (run.block, run.events) == (7, [])
+    assert (slice_.block, slice_.events) == (7, [])
 
 
 def test_a_block_that_is_too_long_for_a_message_is_several_runs() -> None:
     events = [event(number, cloid="0x" + "0" * 100_000) for number in range(20)]
     data = line(7, events)
-    runs = decoded(Layout.BY_BLOCK, data, offset=50).runs
+    slices = decoded(Layout.BY_BLOCK, data, offset=50).slices
 
-    assert [bytes(raw) for run in runs for raw in run.events] == events
-    assert all(run.size_bytes <= RUN_BYTES for run in runs)
-    assert [run.skipped for run in runs] == [0, 9, 18]
-    assert [(run.end, run.taken) for run in runs] == [(50, 9), (50, 18), (50 + len(data), 0)]
+    assert [bytes(raw) for slice_ in slices for raw in slice_.events] == events
+    assert all(slice_.size_bytes <= RUN_BYTES for slice_ in slices)
+    assert [slice_.skipped for slice_ in slices] == [0, 9, 18]
+    assert [(slice_.end, slice_.taken) for slice_ in slices] == [(50, 9), (50, 18), (50 + len(data), 0)]
 
 
 def test_events_that_were_taken_before_are_left_out() -> None:
-    runs = decoded(Layout.BY_BLOCK, line(7, [event(1), event(2), event(3)]) + line(8, [event(4)]), skip=2).runs
+    slices = decoded(Layout.BY_BLOCK, line(7, [event(1), event(2), event(3)]) + line(8, [event(4)]), skip=2).slices
 
-    assert [[bytes(raw) for raw in run.events] for run in runs] == [[event(3)], [event(4)]]
-    assert runs[0].skipped == 2
+    assert [[bytes(raw) for raw in slice_.events] for slice_ in slices] == [[event(3)], [event(4)]]
+    assert slices[0].skipped == 2
 
 
 @pytest.mark.parametrize(
@@ -143,11 +150,11 @@ def test_a_line_that_cannot_be_read_is_set_aside_with_its_place_and_stops_nothin
     good = line(7, [event(1)])
     decoder = decoded(Layout.STREAMING, good + bad + b"\n" + good, offset=10)
 
-    (damage,) = decoder.damage
-    assert (damage.offset, damage.length_bytes) == (10 + len(good), len(bad) + 1)
-    assert damage.data == bad + b"\n"
-    assert damage.reason
-    assert sum(len(run.events) for run in decoder.runs) == 2
+    (unreadable,) = decoder.unreadable
+    assert (unreadable.offset, unreadable.length_bytes) == (10 + len(good), len(bad) + 1)
+    assert unreadable.data == bad + b"\n"
+    assert unreadable.reason
+    assert sum(len(slice_.events) for slice_ in decoder.slices) == 2
     assert decoder.lines == 3
 
 
@@ -157,13 +164,13 @@ def test_an_event_that_cannot_be_routed_is_an_event_all_the_same(odd: bytes, nee
     decoder = Decoder(ORDERS, Layout.BY_BLOCK, 0, need=need)
     decoder.feed(line(7, [event(1), odd, event(2)]))
 
-    (run,) = decoder.runs
-    assert not decoder.damage
-    assert [bytes(each) for each in run.events] == [event(1), odd, event(2)]
-    assert [key.coin for key in run.keys] == ["BTC", "", "BTC"]
-    assert run.keys[1] is ORDERS.nothing
-    assert run.unrouted == [1]
-    assert run.part(1, 3, 0).unrouted == [0]
+    (slice_,) = decoder.slices
+    assert not decoder.unreadable
+    assert [bytes(each) for each in slice_.events] == [event(1), odd, event(2)]
+    assert [key.coin for key in slice_.keys] == ["BTC", "", "BTC"]
+    assert slice_.keys[1] is ORDERS.nothing
+    assert slice_.unkeyed == [1]
+    assert slice_.part(1, 3, 0).unkeyed == [0]
 
 
 @given(odd=st.sets(st.integers(0, 299)), steps=st.integers(0, 3), start=st.integers(0, 299), stop=st.integers(0, 300))
@@ -171,25 +178,25 @@ def test_keys_are_those_of_the_events_however_far_they_were_read(
     odd: set[int], steps: int, start: int, stop: int
 ) -> None:
     events = [b"{}" if number in odd else event(number, coin=f"C{number}") for number in range(300)]
-    (run,) = decoded(Layout.BY_BLOCK, line(7, events)).runs
-    for _ in itertools.islice(run.read_keys(), steps):
+    (slice_,) = decoded(Layout.BY_BLOCK, line(7, events)).slices
+    for _ in itertools.islice(slice_.read_keys(), steps):
         pass
-    part = run.part(start, stop, 0)
+    part = slice_.part(start, stop, 0)
 
-    assert [key.coin for key in run.keys] == ["" if number in odd else f"C{number}" for number in range(300)]
-    assert run.unrouted == sorted(odd)
-    assert [key.coin for key in part.keys] == [key.coin for key in run.keys[start:stop]]
-    assert part.unrouted == [number for number, key in enumerate(run.keys[start:stop]) if key is ORDERS.nothing]
+    assert [key.coin for key in slice_.keys] == ["" if number in odd else f"C{number}" for number in range(300)]
+    assert slice_.unkeyed == sorted(odd)
+    assert [key.coin for key in part.keys] == [key.coin for key in slice_.keys[start:stop]]
+    assert part.unkeyed == [number for number, key in enumerate(slice_.keys[start:stop]) if key is ORDERS.nothing]
 
 
 def test_keys_that_others_read_meanwhile_are_not_read_twice() -> None:
-    (run,) = decoded(Layout.BY_BLOCK, line(7, [event(number, coin=f"C{number}") for number in range(300)])).runs
-    steps = run.read_keys()
+    (slice_,) = decoded(Layout.BY_BLOCK, line(7, [event(number, coin=f"C{number}") for number in range(300)])).slices
+    steps = slice_.read_keys()
     next(steps)
-    whole = [*run.keys]
+    whole = [*slice_.keys]
 
     assert [*steps] == []
-    assert run.keys == whole
+    assert slice_.keys == whole
     assert len(whole) == 300
 
 
@@ -202,9 +209,11 @@ def test_events_that_were_put_together_are_the_same_ones(layout: Layout, sizes: 
     apart.feed(data)
     together.feed(data)
 
-    assert [bytes(raw) for run in together.runs for raw in run.events] == [raw for events in blocks for raw in events]
-    assert [run.texts for run in together.runs] == [run.texts for run in apart.runs]
-    assert [run.keys for run in together.runs] == [run.keys for run in apart.runs]
+    assert [bytes(raw) for slice_ in together.slices for raw in slice_.events] == [
+        raw for events in blocks for raw in events
+    ]
+    assert [slice_.texts for slice_ in together.slices] == [slice_.texts for slice_ in apart.slices]
+    assert [slice_.keys for slice_ in together.slices] == [slice_.keys for slice_ in apart.slices]
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -223,70 +232,90 @@ def test_events_that_were_left_in_their_lines_are_the_same_ones(
         each.feed(data[start:end])
         few.feed(data[start:end])
 
-    for cut, uncut in zip(each.runs, few.runs, strict=True):
-        assert uncut.keys == cut.keys
+    for cut, in_lines in zip(each.slices, few.slices, strict=True):
+        assert in_lines.keys == cut.keys
         for some in wanted:
             positions = sorted(position for position in some if position < cut.count)
-            assert [*map(bytes, uncut.some(positions))] == [bytes(cut.events[position]) for position in positions]
-        assert [*map(bytes, uncut.events)] == [*map(bytes, cut.events)]
-        assert (uncut.block, uncut.time, uncut.written, uncut.count) == (cut.block, cut.time, cut.written, cut.count)
-        assert (uncut.size_bytes, uncut.end) == (cut.size_bytes, cut.end)
+            assert [*map(bytes, in_lines.some(positions))] == [bytes(cut.events[position]) for position in positions]
+        assert [*map(bytes, in_lines.events)] == [*map(bytes, cut.events)]
+        assert (in_lines.block, in_lines.time, in_lines.written, in_lines.count) == (
+            cut.block,
+            cut.time,
+            cut.written,
+            cut.count,
+        )
+        assert (in_lines.size_bytes, in_lines.end) == (cut.size_bytes, cut.end)
 
 
 @pytest.mark.parametrize("need", Need)
 def test_what_was_read_can_be_read_again_from_anywhere_however_deep_it_is(need: Need) -> None:
-    def below(frames: int, run: Run) -> list[bytes]:
-        return below(frames - 1, run) if frames else [bytes(each) for each in (*run.some([1]), *run.events)]
+    def below(frames: int, slice_: BlockSlice) -> list[bytes]:
+        return below(frames - 1, slice_) if frames else [bytes(each) for each in (*slice_.some([1]), *slice_.events)]
 
     decoded = 0
     for depth in range(850, 1_000):
         deep = event(2, deep=0).replace(b'"deep":0', b'"deep":' + b"[" * depth + b"]" * depth)
         decoder = Decoder(ORDERS, Layout.STREAMING, 0, need=need)
         decoder.feed(lines_of(Layout.STREAMING, [(7, [*(event(number) for number in range(9)), deep])]))
-        for run in decoder.runs:
-            assert below(30, run)[0] == event(1)
-            decoded += run.count
+        for slice_ in decoder.slices:
+            assert below(30, slice_)[0] == event(1)
+            decoded += slice_.count
 
     assert decoded >= 9 * 150
+
+
+def test_deep_events_are_read_again_in_six_threads_at_once_and_the_limit_of_the_interpreter_stays() -> None:
+    decoder: msgspec.json.Decoder[list[object]] = msgspec.json.Decoder(list[object])
+
+    def read(frames: int, text: bytes) -> list[object]:
+        return read(frames - 1, text) if frames else again(decoder, text)
+
+    limit = sys.getrecursionlimit()
+    texts = [b"[" * depth + b"]" * depth for depth in (960, 970, 980)]
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(partial(read, 40), texts * 40))
+
+    assert all(found)
+    assert sys.getrecursionlimit() == limit
 
 
 def test_what_few_want_is_cut_out_alone_and_what_many_want_at_once() -> None:
     decoder = Decoder(ORDERS, Layout.STREAMING, 0, need=Need.FEW)
     decoder.feed(lines_of(Layout.STREAMING, [(7, [event(number) for number in range(100)])]))
-    (run,) = decoder.runs
+    (slice_,) = decoder.slices
 
-    alone = run.some([5])[0]
-    assert run.some([5])[0] is not alone
-    run.some(range(30))
-    assert run.some([5])[0] is run.events[5]
+    alone = slice_.some([5])[0]
+    assert slice_.some([5])[0] is not alone
+    slice_.some(range(30))
+    assert slice_.some([5])[0] is slice_.events[5]
 
 
-@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("needs_keys", [True, False])
 @given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3), odd=st.sets(st.integers(0, 599)))
-def test_a_run_that_has_settled_says_the_same_as_before(keyed: bool, sizes: list[int], odd: set[int]) -> None:
+def test_a_run_that_has_settled_says_the_same_as_before(needs_keys: bool, sizes: list[int], odd: set[int]) -> None:
     numbers = iter(range(sum(sizes)))
     blocks = [
         [b"{}" if (n := next(numbers)) in odd else event(n, coin=f"C{n % 3}") for _ in range(size)] for size in sizes
     ]
-    (run,) = decoded(Layout.STREAMING, b"".join(line(7, events) for events in blocks)).runs
+    (slice_,) = decoded(Layout.STREAMING, b"".join(line(7, events) for events in blocks)).slices
     before = (
-        [bytes(each) for each in run.events],
-        [key.coin for key in run.keys],
-        run.unrouted,
-        Counter(run.coin_counts),
+        [bytes(each) for each in slice_.events],
+        [key.coin for key in slice_.keys],
+        slice_.unkeyed,
+        Counter(slice_.coin_counts),
     )
 
-    run.settle(keyed=keyed)
+    slice_.settle(needs_keys=needs_keys)
 
-    assert len(run.routes.keys) == (run.count if keyed else 0)
+    assert len(slice_.routes.keys) == (slice_.count if needs_keys else 0)
     assert before == (
-        [bytes(each) for each in run.events],
-        [key.coin for key in run.keys],
-        run.unrouted,
-        run.coin_counts,
+        [bytes(each) for each in slice_.events],
+        [key.coin for key in slice_.keys],
+        slice_.unkeyed,
+        slice_.coin_counts,
     )
-    assert b",".join(run.texts) == b",".join(event for events in blocks for event in events)
-    assert run.count == sum(sizes)
+    assert b",".join(slice_.texts) == b",".join(event for events in blocks for event in events)
+    assert slice_.count == sum(sizes)
 
 
 DOCUMENTS = [line(7, [event(number)])[:-1] for number in range(3)]
@@ -316,17 +345,17 @@ def test_lines_together_are_what_each_of_them_is_alone(need: Need, lines: list[b
         alone.feed(each + b"\n")
 
     assert places(together) == places(alone)
-    assert [(each.offset, each.length_bytes) for each in together.damage] == [
-        (each.offset, each.length_bytes) for each in alone.damage
+    assert [(each.offset, each.length_bytes) for each in together.unreadable] == [
+        (each.offset, each.length_bytes) for each in alone.unreadable
     ]
     assert together.lines == alone.lines
 
 
 def places(decoder: Decoder) -> list[tuple[int | None, bytes, object]]:
     return [
-        (run.block, bytes(event), keys)
-        for run in decoder.runs
-        for event, keys in zip(run.events, run.keys, strict=True)
+        (slice_.block, bytes(event), keys)
+        for slice_ in decoder.slices
+        for event, keys in zip(slice_.events, slice_.keys, strict=True)
     ]
 
 
@@ -336,34 +365,34 @@ def test_a_whole_line_behind_a_torn_one_is_delivered(layout: Layout, cut: int) -
     torn, whole = lines_of(layout, [(7, [event(1)])])[:cut], lines_of(layout, [(8, [event(2)])])
     decoder = decoded(layout, torn + whole + lines_of(layout, [(9, [event(3)])]), offset=5)
 
-    (damage,) = decoder.damage
-    assert (damage.offset, damage.data, damage.run) == (5, torn, 0)
-    assert "torn" in damage.reason
-    assert [bytes(raw) for run in decoder.runs for raw in run.events] == [event(2), event(3)]
+    (unreadable,) = decoder.unreadable
+    assert (unreadable.offset, unreadable.data, unreadable.slice) == (5, torn, 0)
+    assert "torn" in unreadable.reason
+    assert [bytes(raw) for slice_ in decoder.slices for raw in slice_.events] == [event(2), event(3)]
     if layout is not Layout.PLAIN:  # there the next event has the same time: one run
-        assert decoder.runs[0].end == 5 + len(torn + whole)
+        assert decoder.slices[0].end == 5 + len(torn + whole)
 
 
 def test_an_event_is_not_taken_for_the_line_behind_a_tear() -> None:
     cut = line(7, [event(1), event(2)])[:-10]
     decoder = decoded(Layout.BY_BLOCK, cut + b"\n")
 
-    assert decoder.runs == []
-    assert decoder.damage[0].data == cut + b"\n"
+    assert decoder.slices == []
+    assert decoder.unreadable[0].data == cut + b"\n"
 
 
 def test_unknown_statuses_and_unknown_fields_survive() -> None:
     odd = event(1, status="frozenByTheMoon", newKey={"a": [1.50, 1e3]}).replace(b'"hash"', b'"newer":0.10,"hash"')
-    (run,) = decoded(Layout.STREAMING, line(7, [odd])).runs
+    (slice_,) = decoded(Layout.STREAMING, line(7, [odd])).slices
 
-    assert [bytes(raw) for raw in run.events] == [odd]
+    assert [bytes(raw) for raw in slice_.events] == [odd]
 
 
 @needs_samples
 def test_both_recordings_of_the_same_blocks_have_the_same_events() -> None:
     def events(layout: Layout, name: str) -> list[tuple[int | None, bytes]]:
-        runs = decoded(layout, sample(name)).runs
-        return [(run.block, bytes(raw)) for run in runs for raw in run.events]
+        slices = decoded(layout, sample(name)).slices
+        return [(slice_.block, bytes(raw)) for slice_ in slices for raw in slice_.events]
 
     streaming = events(Layout.STREAMING, "node_order_statuses-streaming-btc51.jsonl.gz")
     by_block = events(Layout.BY_BLOCK, "node_order_statuses-by_block-btc51.jsonl.gz")
@@ -384,8 +413,8 @@ def test_every_recorded_line_can_be_read_and_tells_what_it_is(name: str) -> None
 
         decoder = Decoder(found[0], layout, 0)
         decoder.feed(data)
-        assert decoder.damage == []
-        assert sum(len(run.events) for run in decoder.runs) == sum(
+        assert decoder.unreadable == []
+        assert sum(len(slice_.events) for slice_ in decoder.slices) == sum(
             len(json.loads(each)["events"]) for each in data.splitlines()
         )
 

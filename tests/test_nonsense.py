@@ -20,10 +20,10 @@ from guarded import CLOSE, TEXT, Raw, asked, frame, raw
 from loguru import logger
 from nonsense import PLACES, Nonsense, deep
 
-from hyperwatch.feed import requests
-from hyperwatch.feed.limits import Limits
-from hyperwatch.log import state
+from hyperwatch.feed.requests import parse
+from hyperwatch.ledger import state_dir
 from hyperwatch.node.streams import DIFFS, FILLS, Layout
+from hyperwatch.server.limits import Limits
 from support import append, diff, event, fill, hour_file, line, running
 
 HOUR = "20260505/9"
@@ -156,7 +156,7 @@ async def fuzzed(root: Path, messages: int, seed: int = SEED) -> tuple[Fuzz, Log
     (files, resident), _ = before
     assert after[0] <= files, f"{after[0] - files} descriptors are left open"
     assert after[1] - resident < FLAT_BYTES, f"{(after[1] - resident) / 2**20:.1f} MiB are kept"
-    assert list(state.gaps(root / "state").read()) == []
+    assert list(state_dir.gaps(root / "state").read()) == []
     # The batches that were written have three lines each, and what clients cause is bounded in each minute.
     assert log.lines < 3 * len(written) * next(blocks) + 100 * (minutes + 1)
     return fuzz, log
@@ -189,7 +189,7 @@ async def test_a_million_messages_leave_no_traceback_no_memory_and_no_open_file(
 
 
 async def test_a_parser_that_gives_way_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "too_deep", lambda _: False)
+    monkeypatch.setattr(parse, "too_deep", lambda _: False)
     monkeypatch.setattr(Nonsense, "message", sweep().__next__)
     _, log = await fuzzed(tmp_path, 1000)
     assert [text for text in log.faults if "RecursionError" in text]

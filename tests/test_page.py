@@ -216,13 +216,13 @@ def test_the_filter_is_used_by_the_keyboard_and_answered_by_the_feed(tmp_path: P
         words.send_keys("btc", Keys.ENTER)
         # Which coins there are is looked up once a second, and the feed is younger than that: so it is asked again.
 
-        def doubts(said: str) -> bool:
+        def suggestions(said: str) -> bool:
             if "did you mean 'BTC'" not in said:
                 words.send_keys(Keys.ENTER)
                 return False
             return True
 
-        seen(browser, "#notes", doubts)
+        seen(browser, "#notes", suggestions)
         words.clear()
         words.send_keys("ETH", Keys.ENTER)
         seen(browser, "#orders tbody", lambda said: "ETH" in said and "BTC" not in said)

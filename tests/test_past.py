@@ -9,16 +9,16 @@ import attrs
 import pytest
 from loguru import logger
 
-from hyperwatch.log import past
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.courtesy import Courtesy
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import PlainFile, Tree
-from hyperwatch.log.past import Past
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.throttle import Throttle
+from hyperwatch.feed import catch_up
+from hyperwatch.feed.catch_up import CatchUp
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.ingest.yielding import Yielder
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.tree import PlainFile, Tree
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.runtime.rate_limit import RateLimiter
 from support import append, event, events_of, hour_file, line
 
 BEGIN = Cursor(ORDERS.directory(Layout.STREAMING))
@@ -39,10 +39,10 @@ class Log:
 
     async def read(self, clients: int, until: Cursor) -> tuple[list[Batch], Cursor]:
         """(what was read, where that ended)."""
-        files = Past(Tree(self.root, ORDERS, Layout.STREAMING), Ring(until, 1), courtesy=Courtesy(lambda: clients))
-        reader = await files.open(BEGIN, keyed=False)
+        files = CatchUp(Tree(self.root, ORDERS, Layout.STREAMING), Ring(until, 1), yielder=Yielder(lambda: clients))
+        reader = await files.open(BEGIN, needs_keys=False)
         found = []
-        while batch := await files.next(reader, until, Throttle()):
+        while batch := await files.next(reader, until, RateLimiter()):
             found.append(batch)
         reader.close()
         return found, reader.cursor
@@ -52,19 +52,19 @@ class Log:
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log(tmp_path)
     log.write()
-    read = Reader.next
+    read = BatchReader.next
 
-    def counting(self: Reader, *arguments: object) -> Batch | None:
+    def counting(self: BatchReader, *arguments: object) -> Batch | None:
         log.in_threads += 1
         return read(self, *arguments)  # type: ignore[arg-type]  # as they came
 
-    monkeypatch.setattr(Reader, "next", counting)
+    monkeypatch.setattr(BatchReader, "next", counting)
     return log
 
 
 def seam(hour: int, lines: int) -> Cursor:
     """Behind so many lines of an hour."""
-    places = [FilePlace(f"20260505/{hour}", lines * len(line(hour, [event(hour)])))]
+    places = [FilePosition(f"20260505/{hour}", lines * len(line(hour, [event(hour)])))]
     return attrs.evolve(BEGIN, places=tuple(places), block=hour, count=lines)
 
 
@@ -83,7 +83,7 @@ async def test_who_is_alone_waits_for_a_thread_at_the_ends_of_files_only(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for bound in ("READ_BYTES", "_ALONE_BYTES"):
-        monkeypatch.setattr(past, bound, 20_000)
+        monkeypatch.setattr(catch_up, bound, 20_000)
     until = seam(HOURS - 1, EACH)
     await log.read(2, until)
     for_others, log.in_threads = log.in_threads, 0
@@ -110,11 +110,11 @@ async def test_what_is_passed_over_is_said_once_however_many_clients_come_by_it(
     append(hour_file(log.root, "20260505/10"), line(10, [event(10)]))
     said: list[str] = []
     sink = logger.add(lambda message: said.append(message.record["message"]), level="DEBUG")
-    files = Past(Tree(log.root, ORDERS, Layout.STREAMING), Ring(BEGIN, 1))
+    files = CatchUp(Tree(log.root, ORDERS, Layout.STREAMING), Ring(BEGIN, 1))
     for _ in range(10):
-        reader = await files.open(BEGIN, keyed=False)
+        reader = await files.open(BEGIN, needs_keys=False)
         found = []
-        while batch := await files.next(reader, seam(10, 1), Throttle()):
+        while batch := await files.next(reader, seam(10, 1), RateLimiter()):
             found.append(batch)
         reader.close()
         assert len(events_of(found)) == HOURS * EACH + 1

@@ -19,17 +19,17 @@ from loguru import logger
 
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config, origin
-from hyperwatch.doors import warn_of_open_doors
 from hyperwatch.errors import UsageError
-from hyperwatch.feed import frames, guard, line, server, wire
-from hyperwatch.feed.connection import Connection
-from hyperwatch.feed.ends import GoneError, RefusedError, Why
-from hyperwatch.feed.frames import BYTES_BURST, FRAMES_BURST, FRAMES_PER_S, INBOUND_BYTES, INBOUND_FRAMES, Inbound
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.http import Answer, Request, Route
-from hyperwatch.feed.limits import Bucket, Limits, Room, household, limit_for, raise_open_files, sockets_end
-from hyperwatch.feed.line import Line
-from hyperwatch.feed.tokens import Tokens
+from hyperwatch.server import admission, frames, server, transport, websocket
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.connection import Connection
+from hyperwatch.server.frames import BYTES_BURST, FRAMES_BURST, FRAMES_PER_S, INBOUND_BYTES, INBOUND_FRAMES, Inbound
+from hyperwatch.server.http import Answer, Request, Route
+from hyperwatch.server.limits import Limits, Slots, TokenBucket, address_group, limit_for, raise_open_files, sockets_end
+from hyperwatch.server.refusals import ClientGoneError, Reason, RefusedError
+from hyperwatch.server.tokens import Tokens
+from hyperwatch.server.transport import Transport
+from hyperwatch.service.frontend import warn_of_open_access
 from support import append, connected, event, hour_file, running, until
 from support import line as written
 
@@ -50,22 +50,22 @@ def told() -> Iterator[list[str]]:
 
 
 async def test_one_connection_more_than_allowed_is_refused_with_503_until_one_leaves(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(Limits(connections=2))) as at:
+    async with serving(tmp_path, Admission(Limits(connections=2))) as at:
         async with raw(at.port), raw(at.port):
             status, said = await asked(at.port, handshake())
             assert (status, "2 connections, as many as it takes" in said) == (503, True)
         await until(lambda: not at.server.connections)
         async with raw(at.port) as client:
             await responsive(client)
-        await at.counted({Why.CONNECTIONS: 1})
+        await at.counted({Reason.CONNECTIONS: 1})
 
 
 async def test_one_connection_more_than_an_address_may_have_is_refused_with_429(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(Limits(connections_per_address=1))) as at, raw(at.port) as client:
+    async with serving(tmp_path, Admission(Limits(connections_per_address=1))) as at, raw(at.port) as client:
         status, said = await asked(at.port, handshake())
         assert (status, "your address has 1 connections" in said) == (429, True)
         await responsive(client)
-        await at.counted({Why.ADDRESS: 1})
+        await at.counted({Reason.ADDRESS: 1})
 
 
 async def test_unfinished_handshakes_are_limited_and_take_no_place_of_a_connection(
@@ -73,24 +73,24 @@ async def test_unfinished_handshakes_are_limited_and_take_no_place_of_a_connecti
 ) -> None:
     for name, status in (("HANDSHAKES", 503), ("HANDSHAKES_PER_ADDRESS", 429)):
         with monkeypatch.context() as patch:
-            patch.setattr(guard, name, 2)
-            async with serving(tmp_path, Guard(Limits(connections=1))) as at:
+            patch.setattr(admission, name, 2)
+            async with serving(tmp_path, Admission(Limits(connections=1))) as at:
                 async with raw(at.port, shake=False), raw(at.port, shake=False) as waiting:
-                    await until(lambda: at.server.guard.handshakes.count == 2)
+                    await until(lambda: at.server.admission.handshakes.count == 2)
                     assert (await asked(at.port, handshake()))[0] == status
                     await waiting.say(handshake())
                     assert "101" in await waiting.head()
                     await responsive(waiting)
-                await at.counted({Why.HANDSHAKES: 1})
+                await at.counted({Reason.HANDSHAKES: 1})
 
 
 def test_places_are_counted_by_address_and_of_ipv6_by_network() -> None:
-    full, crowded = (Why.CONNECTIONS, "full"), (Why.ADDRESS, "crowded")
-    room = Room(3, 2, full, crowded)
-    first, second, elsewhere = map(household, ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"))
+    full, crowded = (Reason.CONNECTIONS, "full"), (Reason.ADDRESS, "crowded")
+    room = Slots(3, 2, full, crowded)
+    first, second, elsewhere = map(address_group, ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"))
     assert first == second != elsewhere
-    assert household("::ffff:10.0.0.1") == household("10.0.0.1") == "10.0.0.1"
-    assert household("fe80::1%eth0") == "fe80::/64"
+    assert address_group("::ffff:10.0.0.1") == address_group("10.0.0.1") == "10.0.0.1"
+    assert address_group("fe80::1%eth0") == "fe80::/64"
 
     with room.place(first), room.place(second):
         with pytest.raises(RefusedError, match="crowded"), room.place(first):
@@ -103,11 +103,11 @@ def test_places_are_counted_by_address_and_of_ipv6_by_network() -> None:
 async def test_what_is_accepted_with_one_of_the_last_descriptors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "sockets_end", lambda: 3)
+    monkeypatch.setattr(admission, "sockets_end", lambda: 3)
     async with serving(tmp_path) as at:
         status, said = await asked(at.port, handshake())
         assert (status, "no open files left" in said) == (503, True)
-        await at.counted({Why.FILES: 1})
+        await at.counted({Reason.FILES: 1})
 
 
 def test_the_limit_of_open_files_is_raised_and_a_quarter_of_it_is_for_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,11 +132,11 @@ async def test_clients_that_are_refused_hold_no_more_than_so_many_sockets(
         assert "404" in await first.head()  # and it does not leave
         await second.say(handshake(path="/elsewhere"))
         assert await second.ending() == (RESET, "")
-        await at.counted({Why.REQUEST: 2})
+        await at.counted({Reason.REQUEST: 2})
 
 
 async def test_one_subscription_more_than_allowed_is_an_error_and_the_connection_goes_on(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(Limits(subscriptions=2))) as at, connected(at.port) as client:
+    async with serving(tmp_path, Admission(Limits(subscriptions=2))) as at, connected(at.port) as client:
         for name in "ab":
             assert (await client.subscribe(type="orders", id=name))["channel"] == "subscriptionResponse"
         answer = await client.subscribe(type="orders", id="c")
@@ -145,7 +145,7 @@ async def test_one_subscription_more_than_allowed_is_an_error_and_the_connection
         await client.say({"method": "unsubscribe", "subscription": {"type": "orders", "id": "a"}})
         await client.hear("subscriptionResponse")
         assert (await client.subscribe(type="orders", id="c"))["channel"] == "subscriptionResponse"
-        await at.counted({Why.SUBSCRIPTIONS: 1})
+        await at.counted({Reason.SUBSCRIPTIONS: 1})
 
 
 # Messages.
@@ -156,7 +156,7 @@ async def test_a_message_that_is_too_big_is_refused_by_its_header_with_1009(tmp_
         await client.say(frame(TEXT, length=INBOUND_BYTES + 1))
         code, reason = await client.ending()
         assert (code, "at most 1020 KiB" in reason) == (1009, True)
-        await at.counted({Why.SIZE: 1})
+        await at.counted({Reason.SIZE: 1})
         await responsive(other)
 
 
@@ -172,7 +172,7 @@ async def test_a_message_of_endless_empty_parts_is_refused_with_1009(tmp_path: P
     async with serving(tmp_path) as at, raw(at.port) as client:
         await client.say(frame(TEXT, final=False) + frame(0, final=False) * INBOUND_FRAMES)
         assert (await client.ending())[0] == 1009
-        await at.counted({Why.SIZE: 1})
+        await at.counted({Reason.SIZE: 1})
 
 
 @pytest.mark.parametrize("opcode", [PING, TEXT])
@@ -182,7 +182,7 @@ async def test_a_flood_of_frames_is_refused_with_1008_and_the_others_go_on(tmp_p
             nursery.start_soon(client.say, frame(opcode) * (FRAMES_BURST + 500))
             code, reason = await client.ending()
         assert (code, reason) == (1008, "too many messages: 100 a second, 2000 in a burst, are taken")
-        await at.counted({Why.RATE: 1})
+        await at.counted({Reason.RATE: 1})
         await responsive(other)
 
 
@@ -192,11 +192,11 @@ async def test_a_flood_of_bytes_is_refused_with_1008(tmp_path: Path, monkeypatch
         await client.say(frame(TEXT, b" " * 30_000))
         code, reason = await client.ending()
         assert (code, "too much at once: 256 KiB a second" in reason) == (1008, True)
-        await at.counted({Why.RATE: 1})
+        await at.counted({Reason.RATE: 1})
 
 
 def test_a_bucket_is_full_at_first_and_fills_at_its_rate() -> None:
-    bucket = Bucket(10, 20)
+    bucket = TokenBucket(10, 20)
     assert bucket.take(20, 5)
     assert not bucket.take(1, 5)
     assert bucket.take(10, 6)
@@ -248,7 +248,7 @@ async def test_what_is_no_frame_or_no_text_is_refused_with_its_code(tmp_path: Pa
     async with serving(tmp_path) as at, raw(at.port) as client, raw(at.port) as other:
         await client.say(sent)
         assert (await client.ending())[0] == code
-        await at.counted({Why.PROTOCOL: 1})
+        await at.counted({Reason.PROTOCOL: 1})
         await responsive(other)
 
 
@@ -276,8 +276,8 @@ async def test_a_fault_of_ours_is_told_with_1011_and_ends_only_its_own_connectio
         async with raw(at.port) as client:
             assert await client.ending() == (1011, "a fault of the service")
         await responsive(other)
-        await at.counted({Why.FAULT: 1})
-        assert any("ZeroDivisionError" in line for line in told)
+        await at.counted({Reason.FAULT: 1})
+        assert any("ZeroDivisionError" in transport for transport in told)
 
 
 # Time.
@@ -291,26 +291,26 @@ async def test_a_handshake_that_is_not_complete_in_time_is_answered_408(
         for start in (b"", b"GET /ws HTTP/1.1\r\n", b"GET /ws HTTP/1.1\r\nX: " + b"x" * 5000):
             status, said = await asked(at.port, start)
             assert (status, said) == (408, "the request was not complete within 0.05 s\n")
-        await at.counted({Why.SLOW_HANDSHAKE: 3})
+        await at.counted({Reason.SLOW_HANDSHAKE: 3})
 
 
 async def test_a_client_that_answers_no_ping_is_reset_and_one_that_does_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "BEAT_S", 0.05)
+    monkeypatch.setattr(websocket, "BEAT_S", 0.05)
     async with serving(tmp_path) as at, connected(at.port) as good, raw(at.port) as dead:
         assert await dead.hear() == (PING, b"")
         assert await dead.ending() == (RESET, "")
-        await at.counted({Why.SILENT: 1})
+        await at.counted({Reason.SILENT: 1})
         await good.say({"method": "ping"})
         assert await good.hear() == {"channel": "pong"}
 
 
 def test_a_silent_client_is_gone_within_a_minute() -> None:
-    assert wire.BEAT_S * (wire.SILENT_BEATS + 1) <= 60
+    assert websocket.BEAT_S * (websocket.SILENT_BEATS + 1) <= 60
 
 
-async def pair() -> tuple[Line, trio.SocketStream]:
+async def pair() -> tuple[Transport, trio.SocketStream]:
     """The line of a client with a small buffer, and the client."""
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     plain = socket.socket()
@@ -320,62 +320,62 @@ async def pair() -> tuple[Line, trio.SocketStream]:
         nursery.start_soon(client.socket.connect, listener.socket.getsockname())
         accepted = await listener.accept()
     await listener.aclose()
-    return Line(accepted), client
+    return Transport(accepted), client
 
 
 async def test_a_client_that_takes_what_waits_for_it_is_alive_though_its_pong_is_far_behind() -> None:
-    line, client = await pair()
+    transport, client = await pair()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(line.send_frame, bytes(2**20), b"")
+            nursery.start_soon(transport.send_frame, bytes(2**20), b"")
             await trio.testing.wait_all_tasks_blocked()
-            assert not line.alive()  # the first look has nothing to compare with
-            assert not line.alive()
+            assert not transport.alive()  # the first look has nothing to compare with
+            assert not transport.alive()
             for _ in range(3):
                 taken = 0
                 while taken < 50_000:
                     taken += len(await client.receive_some(4096))
-                await until(line.alive)
+                await until(transport.alive)
             await trio.testing.wait_all_tasks_blocked()
-            line.alive()
-            assert not line.alive()
+            transport.alive()
+            assert not transport.alive()
             await client.send_all(b"x")
-            await line.receive_some()
-            assert line.alive()
+            await transport.receive_some()
+            assert transport.alive()
             nursery.cancel_scope.cancel()
-    line.close()
+    transport.close()
     await client.aclose()
 
 
 async def test_what_an_offer_leaves_is_finished_by_flush_before_anything_else_is_written() -> None:
-    line, client = await pair()
+    transport, client = await pair()
     calls: list[int] = []
-    line.rest_waits = lambda: calls.append(1)
+    transport.rest_waits = lambda: calls.append(1)
     offered = [bytes([number]) * 100_000 for number in range(200)]
     taken = 0
-    while line.offer((offered[taken], b"-", offered[taken]), 200_001):
+    while transport.offer((offered[taken], b"-", offered[taken]), 200_001):
         taken += 1
     assert calls == [1]  # the last one that was taken was not taken whole
-    assert line.unfinished
+    assert transport.unfinished
     expected = b"".join(each + b"-" + each for each in offered[:taken]) + b"next"
     heard = bytearray()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(line.send_frame, b"next", b"")
+            nursery.start_soon(transport.send_frame, b"next", b"")
             while len(heard) < len(expected):
                 heard += await client.receive_some(65536)
     assert heard == expected
-    assert line.offer((b"more",), 4)
-    line.close()
-    assert not line.offer((b"more",), 4)  # its descriptor may be another client's
+    assert transport.offer((b"more",), 4)
+    transport.close()
+    assert not transport.offer((b"more",), 4)  # its descriptor may be another client's
     await client.aclose()
 
 
 async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert line.STALLED_S == 1.0
-    monkeypatch.setattr(line, "STALLED_S", 0.05)
+    assert transport.STALLED_S == 1.0
+    monkeypatch.setattr(transport, "STALLED_S", 0.05)
     async with serving(tmp_path) as at, raw(at.port) as stalled, raw(at.port) as other:
         await until(lambda: len(at.server.connections) == 2)
         await responsive(other)
@@ -394,7 +394,7 @@ async def test_a_goodbye_to_a_stalled_socket_becomes_a_reset_after_a_second(
             with pytest.raises(EOFError):
                 await other.hear()
         assert await stalled.ending() == (RESET, "")
-        await at.counted({Why.STALLED: 1})
+        await at.counted({Reason.STALLED: 1})
 
 
 def port_of(stream: trio.SocketStream) -> int:
@@ -405,8 +405,8 @@ async def test_what_is_being_sent_is_sent_whole_before_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the code could not be told: half a message would be before it."""
-    monkeypatch.setattr("hyperwatch.feed.connection.PONG", bytes(2**23))
-    monkeypatch.setattr(line, "STALLED_S", 10.0)
+    monkeypatch.setattr("hyperwatch.server.connection.PONG", bytes(2**23))
+    monkeypatch.setattr(transport, "STALLED_S", 10.0)
     async with serving(tmp_path) as at, raw(at.port) as client:
         await client.tell({"method": "ping"})
         await trio.testing.wait_all_tasks_blocked(0.05)  # the answer does not fit into the socket
@@ -415,39 +415,39 @@ async def test_what_is_being_sent_is_sent_whole_before_a_refusal(
         opcode, payload = await client.hear()
         assert (opcode, len(payload)) == (TEXT, 2**23)
         assert (await client.ending())[0] == 1009
-        await at.counted({Why.SIZE: 1})
+        await at.counted({Reason.SIZE: 1})
 
 
 async def test_a_service_that_stops_refuses_with_503(tmp_path: Path) -> None:
     async with serving(tmp_path) as at:
         at.server.refuse()
         assert await asked(at.port, handshake()) == (503, "shutting down\n")
-        await at.counted({Why.STOPPING: 1})
+        await at.counted({Reason.STOPPING: 1})
 
 
 async def test_a_token_that_comes_while_the_service_stops_is_too_late(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port) as client:
+    async with serving(tmp_path, Admission(tokens=TOKENS)) as at, raw(at.port) as client:
         at.server.refuse()
         await client.tell({"method": "auth", "token": TOKEN})
         assert await client.ending() == (1001, "shutting down")
-        await at.counted({Why.STOPPING: 1})
+        await at.counted({Reason.STOPPING: 1})
         assert not at.server.connections
 
 
 async def test_a_client_that_left_before_it_was_served_is_no_fault(tmp_path: Path, told: list[str]) -> None:
     async with serving(tmp_path) as at:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket()))
-        with pytest.raises(GoneError):
-            Line(stream)
+        with pytest.raises(ClientGoneError):
+            Transport(stream)
         await at.server.handle(stream)
         assert stream.socket.fileno() == -1
         async with raw(at.port, shake=False):
             pass
         async with raw(at.port, shake=False) as client:
             await client.say(b"GET")
-        await at.counted({Why.REQUEST: 1})
-        assert any("has left" in line for line in told)
-    assert not [line for line in told if line.startswith("ERROR")]
+        await at.counted({Reason.REQUEST: 1})
+        assert any("has left" in transport for transport in told)
+    assert not [transport for transport in told if transport.startswith("ERROR")]
 
 
 # Requests.
@@ -485,7 +485,7 @@ async def test_every_request_is_answered_by_what_it_is(tmp_path: Path, request_:
     async with serving(tmp_path, routes={"/here": Route(echo, "POST", 10)}) as at:
         found, said = await asked(at.port, request_)
         assert (found, says in said) == (status, True), said
-        await at.counted({} if status == 200 else {Why.REQUEST: 1})
+        await at.counted({} if status == 200 else {Reason.REQUEST: 1})
 
 
 async def test_an_odd_head_never_reaches_the_websocket_library(tmp_path: Path, told: list[str]) -> None:
@@ -498,7 +498,7 @@ async def test_an_odd_head_never_reaches_the_websocket_library(tmp_path: Path, t
             async with raw(at.port, shake=False) as client:
                 await client.say(handshake().replace(b"here:8000", host))
                 assert "101" in await client.head()
-    assert not [line for line in told if line.startswith("ERROR")]
+    assert not [transport for transport in told if transport.startswith("ERROR")]
 
 
 # Tokens.
@@ -514,7 +514,7 @@ GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n"
 
 
 async def test_a_token_in_the_header_lets_in(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(tokens=TOKENS)) as at:
+    async with serving(tmp_path, Admission(tokens=TOKENS)) as at:
         for token, scheme in ((TOKEN, "Bearer"), (OTHER, "bearer")):
             async with raw(at.port, f"Authorization: {scheme} {token}") as client:
                 await responsive(client)
@@ -522,7 +522,7 @@ async def test_a_token_in_the_header_lets_in(tmp_path: Path) -> None:
 
 
 async def test_a_wrong_token_in_a_header_is_answered_401_and_never_logged(tmp_path: Path, told: list[str]) -> None:
-    async with serving(tmp_path, Guard(tokens=TOKENS), {"/a": Route(hello)}) as at:
+    async with serving(tmp_path, Admission(tokens=TOKENS), {"/a": Route(hello)}) as at:
         wrong = (
             "Bearer wrong-wrong-wrong",
             f"Basic {TOKEN}",
@@ -536,30 +536,34 @@ async def test_a_wrong_token_in_a_header_is_answered_401_and_never_logged(tmp_pa
             assert (status, said) == (401, "this token is not known here\n")
             assert "WWW-Authenticate: Bearer" in head
         assert (await asked(at.port, GET % (b"a", b"Authorization: Bearer nobody-knows-me\r\n")))[0] == 401
-        await at.counted({Why.TOKEN: len(wrong) + 1})
-    assert not [line for line in told if any(word in line for word in ("wrong-wrong", TOKEN, OTHER, "nobody-knows"))]
+        await at.counted({Reason.TOKEN: len(wrong) + 1})
+    assert not [
+        transport
+        for transport in told
+        if any(word in transport for word in ("wrong-wrong", TOKEN, OTHER, "nobody-knows"))
+    ]
 
 
 async def test_without_a_token_http_answers_401_but_to_what_is_free(tmp_path: Path) -> None:
     routes = {"/a": Route(hello), "/health": Route(hello, free=True)}
-    async with serving(tmp_path, Guard(tokens=TOKENS), routes) as at:
+    async with serving(tmp_path, Admission(tokens=TOKENS), routes) as at:
         for path in (b"a", b"unknown"):
             status, said = await asked(at.port, GET % (path, b""))
             assert (status, "send it as Authorization: Bearer" in said) == (401, True)
         assert await asked(at.port, GET % (b"health", b"")) == (200, "hello")
         assert await asked(at.port, GET % (b"a", f"Authorization: Bearer {TOKEN}\r\n".encode())) == (200, "hello")
-        await at.counted({Why.TOKEN: 2})
+        await at.counted({Reason.TOKEN: 2})
 
 
 async def test_a_browser_sends_its_token_as_the_first_message(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port, "Origin: http://here:8000") as client:
+    async with serving(tmp_path, Admission(tokens=TOKENS)) as at, raw(at.port, "Origin: http://here:8000") as client:
         await client.tell({"method": "auth", "token": TOKEN})
         assert await client.answer() == {"channel": "auth"}
         await responsive(client)
         await client.tell({"method": "auth", "token": "something else"})
         assert (await client.answer())["code"] == "unauthorized"
         await responsive(client)
-        await at.counted({Why.TOKEN: 1})
+        await at.counted({Reason.TOKEN: 1})
 
 
 @pytest.mark.parametrize(
@@ -573,13 +577,13 @@ async def test_a_browser_sends_its_token_as_the_first_message(tmp_path: Path) ->
     ],
 )
 async def test_any_other_first_message_is_an_error_and_closes_with_4401(tmp_path: Path, first: str, says: str) -> None:
-    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port) as client:
+    async with serving(tmp_path, Admission(tokens=TOKENS)) as at, raw(at.port) as client:
         await client.say(frame(TEXT, first.encode()))
         answer = await client.answer()
         assert (answer["channel"], answer["code"]) == ("error", "unauthorized")
         assert says in answer["data"]
         assert (await client.ending())[0] == 4401
-        await at.counted({Why.TOKEN: 1})
+        await at.counted({Reason.TOKEN: 1})
         assert not at.server.connections
 
 
@@ -587,9 +591,9 @@ async def test_a_token_that_does_not_come_in_time_closes_with_4401(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_S", 0.1)
-    async with serving(tmp_path, Guard(tokens=TOKENS)) as at, raw(at.port) as client:
+    async with serving(tmp_path, Admission(tokens=TOKENS)) as at, raw(at.port) as client:
         assert (await client.ending())[0] == 4401
-        await at.counted({Why.TOKEN: 1})
+        await at.counted({Reason.TOKEN: 1})
 
 
 async def test_where_no_token_is_needed_one_is_thanked_for(tmp_path: Path) -> None:
@@ -681,14 +685,14 @@ async def test_pages_of_other_hosts_are_refused_with_403_unless_listed(
 ) -> None:
     origins = frozenset([origin("https://Desk.example.com")])
     headers = sent.split("\r\n") if sent else []
-    async with serving(tmp_path, Guard(origins=origins)) as at:
+    async with serving(tmp_path, Admission(origins=origins)) as at:
         if allowed:
             async with raw(at.port, *headers) as client:
                 await responsive(client)
         else:
             status, said = await asked(at.port, handshake(*headers))
             assert (status, "--allow-origin" in said) == (403, True)
-        await at.counted({} if allowed else {Why.ORIGIN: 1})
+        await at.counted({} if allowed else {Reason.ORIGIN: 1})
 
 
 async def test_origins_count_for_plain_http_too_and_null_is_no_name_of_a_missing_host(tmp_path: Path) -> None:
@@ -722,8 +726,10 @@ def test_listening_beyond_this_machine_without_tokens_is_warned_of_once(
 ) -> None:
     address = Address(host, 8000)
     config = Config(data_dir=Path(), listen=address, tokens=Tokens([TOKEN] * tokens), limits=Limits(connections=1))
-    warn_of_open_doors(config, [address])
-    warnings = [line for line in told if "may read the feed: set --tokens-file or HYPERWATCH_TOKENS" in line]
+    warn_of_open_access(config, [address])
+    warnings = [
+        transport for transport in told if "may read the feed: set --tokens-file or HYPERWATCH_TOKENS" in transport
+    ]
     assert len(warnings) == warned
     assert not warned or f"WARNING whoever reaches {host}:8000" in warnings[0]
 
@@ -731,15 +737,15 @@ def test_listening_beyond_this_machine_without_tokens_is_warned_of_once(
 def test_a_limit_of_open_files_that_is_below_what_clients_may_need_is_warned_of(
     told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.doors.sockets_end", lambda: 1010)
-    monkeypatch.setattr("hyperwatch.doors.open_files", lambda: 10)
+    monkeypatch.setattr("hyperwatch.service.frontend.sockets_end", lambda: 1010)
+    monkeypatch.setattr("hyperwatch.service.frontend.open_files", lambda: 10)
     address = Address("127.0.0.1", 8000)
     for connections in (488, 489):
-        warn_of_open_doors(Config(data_dir=Path(), listen=address, limits=Limits(connections)), [address])
+        warn_of_open_access(Config(data_dir=Path(), listen=address, limits=Limits(connections)), [address])
     assert len(told) == 1
     assert "there are open files for 1000 connections at once, and --max-connections 489 needs 1001" in told[0]
     assert "raise the limit to 1348 " in told[0]
-    warn_of_open_doors(Config(data_dir=Path(), listen=address, metrics_listen=address, limits=Limits(488)), [address])
+    warn_of_open_access(Config(data_dir=Path(), listen=address, metrics_listen=address, limits=Limits(488)), [address])
     assert "--max-connections 488 needs 1512" in told[1]
 
 
@@ -786,4 +792,4 @@ async def test_the_service_does_what_its_settings_say(tmp_path: Path, told: list
             assert (await asked(port, b"POST /info HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 401
         async with running(tmp_path, listen=Address("0.0.0.0", 0)) as port:  # noqa: S104
             assert (await asked(port, b"POST /info HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 501
-    assert len([line for line in told if "may read the feed" in line]) == 1
+    assert len([transport for transport in told if "may read the feed" in transport]) == 1

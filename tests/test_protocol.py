@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.feed.filters import OrderFilter, doubtful_coins
-from hyperwatch.feed.nesting import DEPTH, too_deep
-from hyperwatch.feed.packing import Message
-from hyperwatch.feed.protocol import (
+from hyperwatch.feed.channels.events import Orders, OrderUpdates, gap, position_message
+from hyperwatch.feed.filters.orders import OrderFilter, doubtful_coins
+from hyperwatch.feed.messages import Message
+from hyperwatch.feed.requests.answers import (
     Ping,
     ProtocolError,
     Subscribe,
@@ -23,12 +23,12 @@ from hyperwatch.feed.protocol import (
     already_subscribed,
     already_unsubscribed,
 )
-from hyperwatch.feed.requests import parse
-from hyperwatch.feed.views import MESSAGE_BYTES, Orders, OrderUpdates, gap, standing
-from hyperwatch.log.batch import Batch, Span, assemble, decode
-from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.feed.requests.nesting import DEPTH, too_deep
+from hyperwatch.feed.requests.parse import parse
+from hyperwatch.log.batches import MESSAGE_BYTES, Batch, RawBatch, assemble, decode
+from hyperwatch.log.dedupe import Deduplicator
 from hyperwatch.log.gaps import Gap
-from hyperwatch.log.repeats import Repeats
+from hyperwatch.log.positions import Cursor, FilePosition
 from hyperwatch.node.statuses import OFFICIAL
 from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME_MS, USER, event, line, needs_samples, sample
@@ -43,9 +43,9 @@ def ask(**subscription: object) -> str:
 
 def batch_of(data: bytes, layout: Layout = Layout.STREAMING, *, late: bool = False) -> Batch:
     directory = ORDERS.directory(layout)
-    span = Span("20260505/9", "", 0, data, (FilePlace("20260505/9", 0),), 0, 0, False, late, 1)
+    span = RawBatch("20260505/9", "", 0, data, (FilePosition("20260505/9", 0),), 0, 0, False, late, 1)
     chunk = decode(ORDERS, layout, span, (0, len(data)), lambda: None)
-    return assemble(ORDERS, directory, span, [chunk], Repeats(Cursor(directory)))
+    return assemble(ORDERS, directory, span, [chunk], Deduplicator(Cursor(directory)))
 
 
 def whole(message: Message, head: bytes = b"") -> dict[str, Any]:
@@ -66,8 +66,8 @@ def test_an_orders_subscription_without_filters_is_everything() -> None:
     request = parse(ask(type="orders"))
 
     assert request == Subscribe(Orders(OrderFilter()), b'{"type": "orders"}')
-    assert isinstance(request.view, Orders)
-    assert request.view.filter.everything
+    assert isinstance(request.channel, Orders)
+    assert request.channel.filter.everything
 
 
 def test_equal_filters_are_one_view_however_they_are_written() -> None:
@@ -76,8 +76,8 @@ def test_equal_filters_are_one_view_however_they_are_written() -> None:
 
     assert isinstance(first, Subscribe)
     assert isinstance(second, Subscribe)
-    assert first.view == second.view
-    assert hash(first.view) == hash(second.view)
+    assert first.channel == second.channel
+    assert hash(first.channel) == hash(second.channel)
 
 
 def test_the_official_type_tolerates_unknown_keys_and_ours_does_not() -> None:
@@ -120,8 +120,8 @@ NO_PLACES: list[object] = [
         (ask(type="orders", compress=["zstd"]), "compress must be 'zstd' or 'gzip'", "invalid-subscription"),
         (ask(type="orders", **{"from": 5}), 'from must be a cursor, "earliest", an object', "invalid-subscription"),
         *(
-            (ask(type="orders", **{"from": wish}), "from must be a cursor", "invalid-subscription")
-            for wish in NO_PLACES
+            (ask(type="orders", **{"from": start_point}), "from must be a cursor", "invalid-subscription")
+            for start_point in NO_PLACES
         ),
         (ask(type="orders", **{"from": "yesterday"}), "the cursor is damaged", "bad-cursor"),
         (ask(type="orders", **{"a{b}c": 5}), "unknown key 'a(b)c'; the keys are type, coins", "invalid-subscription"),
@@ -251,17 +251,17 @@ NESTED = [
 def test_no_depth_of_nesting_is_more_than_an_error(request_: str) -> None:
     """What a parser bears depends on the stack above it: all around its limit are tried."""
     for depth in (100, *range(900, 1100), 30_000):
-        for opening, closing in ("[]", ('{"a":', "}")):
+        for snapshot, closing in ("[]", ('{"a":', "}")):
             with pytest.raises(ProtocolError) as caught:
-                parse(request_ % (opening * depth + "1" + closing * depth))
+                parse(request_ % (snapshot * depth + "1" + closing * depth))
             answer = json.loads(caught.value.message())
             assert answer["code"] == "bad-json"
             assert answer["data"].endswith("lists and objects are nested more than 64 deep")
 
 
 def test_depth_is_counted_outside_of_strings_only() -> None:
-    wish = json.dumps({"method": "ping", "x": ['[{"' * 500 + "\\", "]" * 100, {"[[": "\\"}]})
-    assert parse(wish) == Ping()
+    start_point = json.dumps({"method": "ping", "x": ['[{"' * 500 + "\\", "]" * 100, {"[[": "\\"}]})
+    assert parse(start_point) == Ping()
     assert parse(f'{{"method":"ping","x":{"[" * 63 + "]" * 63}}}') == Ping()
     assert parse(f'{{"method":"ping","x":[{",".join(["[{}]"] * 1000)}]}}') == Ping()
     for deep in ("[" * 64 + "]" * 64, '["]\\"]",' * 64 + "1" + "]" * 64):
@@ -317,7 +317,7 @@ def test_unsubscribe_takes_the_id_or_an_equal_subscription() -> None:
     assert isinstance(by_id, Unsubscribe)
     assert by_id.id == "mine"
     assert isinstance(equal, Unsubscribe)
-    assert equal.view == Orders(OrderFilter.of(coins=["BTC"]))
+    assert equal.channel == Orders(OrderFilter.of(coins=["BTC"]))
 
 
 def test_a_doubtful_status_is_a_warning() -> None:
@@ -426,10 +426,10 @@ def test_an_event_too_large_for_a_message_is_a_gap_that_names_its_place() -> Non
 def test_where_a_subscription_stands_is_told_with_the_nodes_and_our_times() -> None:
     (entry,) = batch_of(line(7, [event(1)])).entries
 
-    live = whole(standing("live", entry.after, entry))
+    live = whole(position_message("live", entry.after, entry))
     assert live["channel"] == "live"
     assert (live["data"]["blockNumber"], live["data"]["writeTime"], live["data"]["readTime"]) == (7, 1778002753500, 1)
-    nothing = whole(standing("cursor", Cursor("x"), None))
+    nothing = whole(position_message("cursor", Cursor("x"), None))
     assert (nothing["data"]["blockNumber"], nothing["data"]["writeTime"]) == (None, None)
 
 
@@ -482,17 +482,17 @@ def test_an_order_that_lacks_a_field_is_still_delivered() -> None:
 @needs_samples
 def test_every_recorded_event_is_in_the_views_that_want_it() -> None:
     batch = batch_of(sample("node_order_statuses-by_block-btc51.jsonl.gz"), Layout.BY_BLOCK)
-    raws = [bytes(raw) for entry in batch.entries for raw in entry.run.events]
+    raws = [bytes(raw) for entry in batch.entries for raw in entry.slice.events]
     rejected = OrderFilter.of(statuses=["rejected"])
     others = OrderFilter.of(not_statuses=["rejected"])
 
-    def count(view: Orders) -> int:
-        return sum(len(whole(m)["data"]["events"]) for entry in batch.entries for m in view.messages(entry))
+    def count(channel: Orders) -> int:
+        return sum(len(whole(m)["data"]["events"]) for entry in batch.entries for m in channel.messages(entry))
 
     assert count(Orders(OrderFilter())) == len(raws) == 41_592
     assert count(Orders(rejected)) + count(Orders(others)) == 41_592
     assert count(Orders(others)) == sum(b'Rejected"' not in raw for raw in raws)
-    users = {key.user for entry in batch.entries for key in entry.run.keys}
+    users = {key.user for entry in batch.entries for key in entry.slice.keys}
     updates = sum(
         len(msgspec.json.decode(m.tail)["data"])
         for user in users
@@ -500,4 +500,4 @@ def test_every_recorded_event_is_in_the_views_that_want_it() -> None:
         for m in OrderUpdates(user).messages(e)
     )
     assert updates == 41_592
-    assert {key.status for entry in batch.entries for key in entry.run.keys} <= OFFICIAL.keys()  # type: ignore[attr-defined]  # keys of orders
+    assert {key.status for entry in batch.entries for key in entry.slice.keys} <= OFFICIAL.keys()  # type: ignore[attr-defined]  # keys of orders

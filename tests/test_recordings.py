@@ -15,12 +15,12 @@ from loguru import logger
 from test_replay import Run, oids, replay  # noqa: F401  a fixture
 
 from hyperwatch.errors import DataError
-from hyperwatch.log.compressed import open_source, zstd
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Recording, read_lines
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.recordings import find_recording, find_tree
-from hyperwatch.log.scan import hour_of
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.discover import find_recording, find_tree
+from hyperwatch.log.identify import hour_of
+from hyperwatch.log.packed_file import open_source, zstd
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Recording, read_lines
 from hyperwatch.node.streams import ORDERS, Layout
 from support import TIME, event, line
 
@@ -286,12 +286,12 @@ def test_a_name_that_is_no_utf_8_has_cursors_as_any_other(tmp_path: Path) -> Non
     path = tmp_path / os.fsdecode(b"\xff.jsonl")
     path.write_bytes(line(1, [event(1)]) + line(2, [event(2)]))
     recording = Recording([path], ORDERS, Layout.STREAMING)
-    reader = Reader(recording, Cursor(ORDERS.directory(Layout.STREAMING)))
+    reader = BatchReader(recording, Cursor(ORDERS.directory(Layout.STREAMING)))
     assert reader.next(None, lambda: None, len(line(1, [event(1)]))) is not None
-    again = Reader(recording, Cursor.decode(reader.cursor.encode()))
+    again = BatchReader(recording, Cursor.decode(reader.cursor.encode()))
     rest = again.next(None, lambda: None)
     assert rest is not None
-    assert [entry.run.block for entry in rest.entries] == [2]
+    assert [entry.slice.block for entry in rest.entries] == [2]
     assert again.gap is None
     reader.close()
     again.close()

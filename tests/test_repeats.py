@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Recording, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.start import begin, seek
-from hyperwatch.log.walk import GONE_S, LOOK_S, Walk
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.line_reader import GONE_S, LOOK_S, LineReader
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.seek.resume import resume, seek
+from hyperwatch.log.tree import Recording, Tree
 from hyperwatch.node.streams import ORDERS, Layout
 from support import SAMPLES, TIME, append, event, events_of, hour_file, line, lines_of, needs_samples
 
@@ -36,7 +36,7 @@ def tree(root: Path, layout: Layout = Layout.STREAMING) -> Tree:
     return Tree(root, ORDERS, layout)
 
 
-def read_on(reader: Reader) -> list[Batch]:
+def read_on(reader: BatchReader) -> list[Batch]:
     batches = []
     while batch := reader.next(None, lambda: None):
         batches.append(batch)
@@ -44,7 +44,7 @@ def read_on(reader: Reader) -> list[Batch]:
 
 
 def read_all(log: Tree | Recording, cursor: Cursor | None = None) -> list[Batch]:
-    reader = Reader(log, cursor or Cursor(log.stream.directory(log.layout)))
+    reader = BatchReader(log, cursor or Cursor(log.stream.directory(log.layout)))
     batches = read_on(reader)
     reader.close()
     return batches
@@ -96,7 +96,7 @@ def test_late_lines_in_the_old_hour_are_no_repeats_for_a_cursor_behind_them(tmp_
     append(old, line(7, [event(1)]))
     append(new, line(9, [event(3)]))
     log = tree(tmp_path)
-    reader = Reader(log, Cursor("node_order_statuses_streaming"))
+    reader = BatchReader(log, Cursor("node_order_statuses_streaming"))
     read_on(reader)
     cursor = reader.cursor
     reader.close()
@@ -126,7 +126,7 @@ def test_a_cursor_goes_on_by_its_block_on_another_node_and_in_another_layout(
     append(hour_file(tmp_path / "a", "20260505/9", layout), lines_of(layout, BLOCKS))
     for name, part in (("20260505/8", BLOCKS[:5]), ("20260505/9", BLOCKS[5:25]), ("20260505/10", BLOCKS[25:])):
         append(hour_file(tmp_path / "b", name, other), lines_of(other, part).replace(b"13.5", b"13.7"))
-    reader = Reader(tree(tmp_path / "a", layout), Cursor(ORDERS.directory(layout)))
+    reader = BatchReader(tree(tmp_path / "a", layout), Cursor(ORDERS.directory(layout)))
     entries = [entry for batch in read_on(reader) for entry in batch.entries]
     reader.close()
 
@@ -134,7 +134,7 @@ def test_a_cursor_goes_on_by_its_block_on_another_node_and_in_another_layout(
         seen = [(block, place) for block, place, _ in EVENTS if (block, place) < (entry.after.block, entry.after.count)]
         rest = events_of(read_all(tree(tmp_path / "b", other), Cursor.decode(entry.after.encode())))
         assert rest == EVENTS[len(seen) :]
-        assert begin(tree(tmp_path / "b", other), entry.after).gap is None
+        assert resume(tree(tmp_path / "b", other), entry.after).gap is None
 
 
 def test_a_cursor_goes_on_by_time_where_the_layout_has_no_block_numbers(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_cursor_goes_on_by_time_where_the_layout_has_no_block_numbers(tmp_path
     append(hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), timed)
     raws = [raw for _, events in blocks for raw in events]
     for log, other in ((plain, by_block), (by_block, plain)):
-        entries = [entry for batch in read_all(log) for entry in batch.entries if entry.run.events]
+        entries = [entry for batch in read_all(log) for entry in batch.entries if entry.slice.events]
         taken = 0
         for entry in entries:
-            taken += len(entry.run.events)
+            taken += len(entry.slice.events)
             rest = [raw for _, _, raw in events_of(read_all(other, entry.after))]
             assert rest == raws[taken:]
 
@@ -176,7 +176,7 @@ def test_what_is_gone_is_a_gap_and_what_is_left_is_read(tmp_path: Path) -> None:
     log = tree(tmp_path)
     (first, *_) = read_all(log)[0].entries
     (tmp_path / "node_order_statuses_streaming/hourly/20260505/8").unlink()
-    reader = Reader(log, first.after)
+    reader = BatchReader(log, first.after)
 
     assert reader.gap is not None
     assert (reader.gap.before.block, reader.gap.before.count) == (first.after.block, first.after.count)
@@ -201,7 +201,7 @@ def test_a_file_that_changes_under_a_reader_is_read_from_its_start_without_repea
     append(path, lines_of(Layout.STREAMING, BLOCKS[:20]))
     log = tree(tmp_path)
     now = [0.0]
-    reader = Reader(log, Cursor("node_order_statuses_streaming"))
+    reader = BatchReader(log, Cursor("node_order_statuses_streaming"))
     reader._walk._monotonic_s = lambda: now[0]
     got = read_on(reader)
     data = lines_of(Layout.STREAMING, BLOCKS[15:])
@@ -231,7 +231,7 @@ def test_a_removed_file_is_let_go_within_a_minute_and_its_place_is_kept(tmp_path
     path = hour_file(tmp_path, "20260505/9")
     append(path, line(7, [event(1)]))
     now = [0.0]
-    walk = Walk(tree(tmp_path), monotonic_s=lambda: now[0])
+    walk = LineReader(tree(tmp_path), monotonic_s=lambda: now[0])
     assert walk.take(1000) is not None
     path.unlink()
     held = []
@@ -258,7 +258,7 @@ def open_files() -> list[str]:
 def test_a_file_that_was_removed_before_it_was_read_is_named(tmp_path: Path) -> None:
     for name in ("20260505/9", "20260505/10", "20260505/11"):
         append(hour_file(tmp_path, name), line(7, [event(1)]))
-    walk = Walk(tree(tmp_path))
+    walk = LineReader(tree(tmp_path))
     assert walk.take(1000) is not None
     assert walk.take(1000) is not None
     hour_file(tmp_path, "20260505/11").unlink()
@@ -284,7 +284,7 @@ def test_seek_ends_before_what_is_not_below_and_at_most_two_lines_that_are(  # f
     log = tree(path.parents[3])
     source = log.open("20260505/9")
     size = source.size_bytes()
-    offset = seek(log, source, size, lambda run: run.block is not None and run.block < wanted)
+    offset = seek(log, source, size, lambda slice_: slice_.block is not None and slice_.block < wanted)
     rest = source.read(offset, size)
     source.close()
 
@@ -299,7 +299,7 @@ def test_seek_in_a_file_with_a_restart_loses_nothing(tmp_path: Path) -> None:
     append(path, lines_of(Layout.STREAMING, BLOCKS[:25]) + lines_of(Layout.STREAMING, BLOCKS[10:]))
     log = tree(tmp_path)
     for block in range(100, 141):
-        cursor = Cursor("node_order_statuses_by_block", (FilePlace("x", 5),), block, TIME, 1)
+        cursor = Cursor("node_order_statuses_by_block", (FilePosition("x", 5),), block, TIME, 1)
         expected = [each for each in EVENTS if each[:2] >= (block, 1)]
         assert events_of(read_all(log, cursor)) == expected
 
@@ -311,9 +311,9 @@ def test_what_lies_between_a_cursor_and_the_first_block_that_is_left_is_one_gap(
     tmp_path: Path, layout: Layout, reasons: list[str]
 ) -> None:
     append(hour_file(tmp_path, "20260505/9", layout), lines_of(layout, [(20, [event(1)]), (21, [event(2)])]))
-    gone = Cursor(ORDERS.directory(layout), (FilePlace("20260505/8", 50, 0, "abc"),), 7, TIME, 3)
+    gone = Cursor(ORDERS.directory(layout), (FilePosition("20260505/8", 50, 0, "abc"),), 7, TIME, 3)
 
-    reader = Reader(Tree(tmp_path, ORDERS, layout), gone)
+    reader = BatchReader(Tree(tmp_path, ORDERS, layout), gone)
     batch = reader.next(None, lambda: None)
     reader.close()
 

@@ -25,22 +25,22 @@ from loguru import logger
 
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address
-from hyperwatch.log.compressed import zstd
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Recording, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.watch import Watch
+from hyperwatch.ingest.watcher import DirectoryWatcher
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.packed_file import zstd
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Recording, Tree
 from hyperwatch.node.streams import FILLS, ORDERS, Layout, Stream
-from hyperwatch.replay import pump
-from hyperwatch.replay.bounds import Bound, Bounds
-from hyperwatch.replay.broadcast import Gate, broadcast
-from hyperwatch.replay.formats import Form, Piece, Wanted
-from hyperwatch.replay.job import Job, Report
-from hyperwatch.replay.pace import Pace
-from hyperwatch.replay.playback import Playback
-from hyperwatch.replay.pump import play
+from hyperwatch.replay import to_stdout
+from hyperwatch.replay.formats import OutputFormat, Piece, Selection
+from hyperwatch.replay.pacing import Pace
+from hyperwatch.replay.plan import Job, Report
+from hyperwatch.replay.playback import TolerantRecording
+from hyperwatch.replay.range import Bound, Bounds
 from hyperwatch.replay.session import Settings, _prepare
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.replay.to_feed import Gate, broadcast
+from hyperwatch.replay.to_stdout import play
+from hyperwatch.simulate.hour_files import simulate
 from support import (
     SAMPLES,
     TIME,
@@ -489,7 +489,7 @@ def test_a_fault_of_our_own_is_never_a_quiet_end(replay: Run, tmp_path: Path, mo
 
         return fails
 
-    monkeypatch.setattr(pump, "formatter", wrong)
+    monkeypatch.setattr(to_stdout, "formatter", wrong)
     path = tmp_path / "recording"
     path.write_bytes(timed(2))
 
@@ -652,7 +652,7 @@ async def test_the_gate_lets_each_block_through_when_it_is_due(
 ) -> None:
     path = tmp_path / "recording"
     path.write_bytes(timed(10, Layout.BY_BLOCK))
-    reader = Reader(Recording([path], ORDERS, Layout.BY_BLOCK), Cursor(ORDERS.directory(Layout.BY_BLOCK)))
+    reader = BatchReader(Recording([path], ORDERS, Layout.BY_BLOCK), Cursor(ORDERS.directory(Layout.BY_BLOCK)))
     report = Report()
     gate = Gate(Bounds(end=Bound(block=5)), Pace(1), report)
     passed = []
@@ -661,7 +661,7 @@ async def test_the_gate_lets_each_block_through_when_it_is_due(
     while rest is not None:
         part, rest = await gate.admit(rest)
         assert part is not None
-        passed.append((round(trio.current_time() - begun, 3), [entry.run.block for entry in part.entries]))
+        passed.append((round(trio.current_time() - begun, 3), [entry.slice.block for entry in part.entries]))
     reader.close()
 
     assert passed == [(round(number * BLOCK_MS / 1000, 3), [number]) for number in range(5)]
@@ -687,9 +687,11 @@ async def test_follow_goes_on_across_hours_until_a_signal(tmp_path: Path, monkey
 
     out = output(monkeypatch, then)
     report = Report()
-    with Watch() as watch, trio.fail_after(20):
+    with DirectoryWatcher() as watch, trio.fail_after(20):
         log = Tree(tmp_path, ORDERS, Layout.STREAMING)
-        await play(Job(log, Cursor(ORDERS.directory(log.layout)), Wanted(ORDERS)), Form.EVENTS, report, watch)
+        await play(
+            Job(log, Cursor(ORDERS.directory(log.layout)), Selection(ORDERS)), OutputFormat.EVENTS, report, watch
+        )
 
     assert oids(out.getvalue()) == [1, 2, 4, 3]
     assert report.interrupted
@@ -711,8 +713,8 @@ async def test_the_feed_of_a_recording_waits_for_clients_and_says_goodbye_at_its
     path = tmp_path / "recording"
     path.write_bytes(timed(50))
     bounds = Bounds(end=Bound(block=40))
-    log = Playback.of(Recording([path], ORDERS, Layout.STREAMING), bounds)
-    job = Job(log, Cursor(ORDERS.directory(log.layout)), Wanted(ORDERS, bounds))
+    log = TolerantRecording.of(Recording([path], ORDERS, Layout.STREAMING), bounds)
+    job = Job(log, Cursor(ORDERS.directory(log.layout)), Selection(ORDERS, bounds))
     report = Report()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -748,8 +750,8 @@ async def test_the_feed_of_recorded_fills_serves_them_and_their_trades_and_names
 async def test_the_feed_of_a_damaged_recording_sends_what_came_before(tmp_path: Path) -> None:
     path = tmp_path / "recording.gz"
     path.write_bytes(gzip.compress(timed(50))[:-9])
-    log = Playback([path], ORDERS, Layout.STREAMING)
-    job = Job(log, Cursor(ORDERS.directory(log.layout)), Wanted(ORDERS))
+    log = TolerantRecording([path], ORDERS, Layout.STREAMING)
+    job = Job(log, Cursor(ORDERS.directory(log.layout)), Selection(ORDERS))
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             port = await nursery.start(partial(broadcast, job, Address("127.0.0.1", 0), 1, Report()))

@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from hyperwatch.endpoints import routes as endpoints
 from hyperwatch.errors import UsageError
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.foreign import foreign, undecided
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.http import Answer, Request, Route, Routes
-from hyperwatch.feed.info import info_route
-from hyperwatch.feed.limits import Limits
-from hyperwatch.feed.proxies import Proxies
-from hyperwatch.feed.tokens import Tokens
-from hyperwatch.metrics import metrics_server
-from hyperwatch.vitals import Vitals
+from hyperwatch.monitor.endpoints import routes as endpoints
+from hyperwatch.monitor.health import HealthMonitor
+from hyperwatch.monitor.metrics import metrics_server
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.foreign import foreign, undecided
+from hyperwatch.server.http import Answer, Request, Route, Routes
+from hyperwatch.server.info_proxy import info_route
+from hyperwatch.server.limits import Limits
+from hyperwatch.server.proxies import Proxies
+from hyperwatch.server.refusals import Reason
+from hyperwatch.server.tokens import Tokens
 from support import until
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of this test
@@ -55,7 +55,10 @@ def told() -> Iterator[list[str]]:
 
 
 def everything() -> Routes:
-    return {**endpoints(Vitals(Guard(), stall_s=60, behind_s=10, now_s=lambda: 0.0)), "/info": info_route(None)}
+    return {
+        **endpoints(HealthMonitor(Admission(), stall_s=60, behind_s=10, now_s=lambda: 0.0)),
+        "/info": info_route(None),
+    }
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/status", "/gaps"])
@@ -68,7 +71,7 @@ async def test_head_is_answered_as_get_is_without_the_body(tmp_path: Path, path:
 
 
 async def test_head_is_answered_on_the_port_of_the_metrics_too() -> None:
-    server = metrics_server(Vitals(Guard(), stall_s=60, behind_s=10, now_s=lambda: 0.0))
+    server = metrics_server(HealthMonitor(Admission(), stall_s=60, behind_s=10, now_s=lambda: 0.0))
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -108,11 +111,11 @@ async def test_a_method_that_is_not_answered_is_told_which_are(
         status, head, body = await asked_with_head(at.port, request(method, path))
         assert (status, f"Allow: {allowed}" in head.split("\r\n")) == (405, True)
         assert (body == "") is (method == "HEAD")
-        await at.counted({Why.REQUEST: 1})
+        await at.counted({Reason.REQUEST: 1})
 
 
 async def test_head_and_options_need_a_token_where_get_does(tmp_path: Path) -> None:
-    async with serving(tmp_path, Guard(tokens=Tokens([TOKEN])), HELLO) as at:
+    async with serving(tmp_path, Admission(tokens=Tokens([TOKEN])), HELLO) as at:
         for method in ("HEAD", "OPTIONS"):
             assert (await asked(at.port, request(method, "/hello")))[0] == 401
             assert (await asked(at.port, request(method, "/hello", f"Authorization: Bearer {TOKEN}")))[0] in (200, 204)
@@ -147,12 +150,12 @@ async def test_so_is_every_other_path(tmp_path: Path, target: str) -> None:
 async def test_another_path_is_another_path(tmp_path: Path, target: str) -> None:
     async with serving(tmp_path) as at:
         assert (await asked(at.port, handshake(path=target)))[0] == 404
-        await at.counted({Why.REQUEST: 1})
+        await at.counted({Reason.REQUEST: 1})
 
 
 @given(st.text("/ws.?x:", max_size=12))
 def test_slashes_are_all_that_a_path_is_rid_of(path: str) -> None:
-    from hyperwatch.feed.http import _place  # noqa: PLC0415  what every test above goes through
+    from hyperwatch.server.http import _place  # noqa: PLC0415  what every test above goes through
 
     found, host = _place("/" + path)
     assert host is None
@@ -202,7 +205,7 @@ async def test_an_origin_is_ours_with_or_without_the_port_of_its_scheme(
     tmp_path: Path, host: str, origin: str, *, allowed: bool
 ) -> None:
     listed = frozenset(["https://listed.example", "https://also-listed.example:443"])
-    async with serving(tmp_path, Guard(origins=listed)) as at, raw(at.port, shake=False) as client:
+    async with serving(tmp_path, Admission(origins=listed)) as at, raw(at.port, shake=False) as client:
         await client.say(handshake(f"Origin: {origin}").replace(b"here:8000", host.encode()))
         assert ("101" in await client.head()) is allowed
 
@@ -259,8 +262,8 @@ def test_what_is_no_address_of_a_proxy_is_named_with_the_remedy(word: str) -> No
 async def test_behind_a_trusted_proxy_limits_count_its_clients_and_the_status_names_them(
     tmp_path: Path, told: list[str]
 ) -> None:
-    guard = Guard(Limits(connections_per_address=1), proxies=LOCAL)
-    async with serving(tmp_path, guard) as at:
+    admission = Admission(Limits(connections_per_address=1), proxies=LOCAL)
+    async with serving(tmp_path, admission) as at:
         first, second = "X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 203.0.113.10"
         async with raw(at.port, first) as one, raw(at.port, second) as other:
             assert (await asked(at.port, handshake(first)))[0] == 429
@@ -275,10 +278,10 @@ async def test_behind_a_trusted_proxy_limits_count_its_clients_and_the_status_na
 async def test_handshakes_through_a_trusted_proxy_are_bounded_in_total_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperwatch.feed.guard.HANDSHAKES_PER_ADDRESS", 1)
+    monkeypatch.setattr("hyperwatch.server.admission.HANDSHAKES_PER_ADDRESS", 1)
     for proxies, status in ((Proxies(), 429), (LOCAL, 404)):
-        async with serving(tmp_path, Guard(proxies=proxies)) as at, raw(at.port, shake=False):
-            await until(lambda at=at: at.server.guard.handshakes.count == 1)  # type: ignore[misc]  # bound now
+        async with serving(tmp_path, Admission(proxies=proxies)) as at, raw(at.port, shake=False):
+            await until(lambda at=at: at.server.admission.handshakes.count == 1)  # type: ignore[misc]  # bound now
             assert (await asked(at.port, request("GET", "/nowhere")))[0] == status
 
 
@@ -290,7 +293,7 @@ async def test_handshakes_through_a_trusted_proxy_are_bounded_in_total_only(
 async def test_the_host_that_a_trusted_proxy_was_asked_for_is_the_pages_own(
     tmp_path: Path, proxies: Proxies, forwarded: str, status: int
 ) -> None:
-    async with serving(tmp_path, Guard(proxies=proxies)) as at, raw(at.port, shake=False) as client:
+    async with serving(tmp_path, Admission(proxies=proxies)) as at, raw(at.port, shake=False) as client:
         await client.say(handshake("Origin: https://feed.example.com", f"X-Forwarded-Host: {forwarded}"))
         assert str(status) in await client.head()
 
@@ -323,7 +326,7 @@ async def test_another_protocol_is_answered_by_what_it_is_in_a_sentence(
             await client.say(part)
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert "400 Bad Request" in await client.head()
-        await at.counted({Why.FOREIGN: 1})
+        await at.counted({Reason.FOREIGN: 1})
     assert [line for line in told if says in line and line.startswith("INFO client 127.0.0.1:")]
 
 
@@ -338,7 +341,7 @@ async def test_a_client_that_speaks_tls_to_the_plain_port_is_one_line_a_few_time
                 await stream.do_handshake()
             assert "WRONG_VERSION_NUMBER" in str(caught.value.__cause__)
             await trio.aclose_forcefully(stream)
-        await at.counted({Why.FOREIGN: 20})
+        await at.counted({Reason.FOREIGN: 20})
     assert len([line for line in told if "a TLS handshake came" in line]) == 5
 
 

@@ -11,19 +11,20 @@ import attrs
 import pytest
 import trio
 
-from hyperwatch.feed.connection import Connection
-from hyperwatch.feed.filters import OrderFilter
+from hyperwatch.feed.catch_up import CatchUp
+from hyperwatch.feed.channels.events import Orders
+from hyperwatch.feed.filters.orders import OrderFilter
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.streams import Source
+from hyperwatch.feed.registry import StreamSource
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.views import Orders
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Tree, head_of
-from hyperwatch.log.past import Past
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.seek.resume import at_head
+from hyperwatch.log.tree import Tree, head_of
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.server.connection import Connection
+from hyperwatch.server.framing import FrameCache
 from support import TIME, append, event, hour_file, lines_of, messages_in, places_of, until
 
 FIRST = 1000  # the first block
@@ -88,8 +89,8 @@ class FakeSocket:
 
 async def served_from(log: Tree, ring: Ring, start: Cursor, last: Event) -> list[tuple[int | None, int]]:
     """What a subscription that starts there hears until it is live."""
-    socket, hub = FakeSocket(), Hub(ring)
-    connection = Connection(socket, {ORDERS.name: Source(hub, Past(log, ring))})  # type: ignore[arg-type]  # as far as it is used
+    socket, hub = FakeSocket(), Hub(ring, FrameCache)
+    connection = Connection(socket, {ORDERS.name: StreamSource(hub, CatchUp(log, ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Orders(OrderFilter()), "1", connection, start, -1)
     connection._subscriptions["1"] = subscription
     connection.wake()
@@ -109,7 +110,7 @@ async def test_who_begins_in_what_was_written_again_is_served_from_the_files_unt
     append(path, b"")
     log = tree(tmp_path)
     ring = Ring(Cursor(log.stream.directory(log.layout)), 10**9)
-    reader = Reader(log, ring.end)
+    reader = BatchReader(log, ring.end)
     first = blocks(Layout.STREAMING, range(1000, 1030))
     for lines in [first, *(blocks(Layout.STREAMING, range(number, number + 1)) for number in range(1020, 1040))]:
         append(path, lines)
@@ -118,7 +119,7 @@ async def test_who_begins_in_what_was_written_again_is_served_from_the_files_unt
         ring.append(batch)  # batch by batch: the head leaves out 1020 to 1029, which it has had
     reader.close()
     again = len(first) + len(blocks(Layout.STREAMING, range(1020, begin)))
-    place = FilePlace("20260505/9", again if begin > 1000 else 0, head=ring.end.places[0].head)
+    place = FilePosition("20260505/9", again if begin > 1000 else 0, fingerprint=ring.end.places[0].fingerprint)
     start = Cursor(ring.end.directory, (place,), begin, time_of(begin))
 
     assert await served_from(log, ring, start, (1039, 1)) == events_of(range(begin, 1040))
@@ -129,7 +130,7 @@ async def test_who_has_read_what_the_head_has_not_gets_nothing_twice(tmp_path: P
     append(path, blocks(Layout.STREAMING, range(1000, 1030)) + blocks(Layout.STREAMING, range(1020, 1022)))
     log = tree(tmp_path)
     ring = Ring(at_head(log), 10**9)  # it began where a restarted node writes again, and cannot know
-    reader = Reader(log, ring.end)
+    reader = BatchReader(log, ring.end)
     for number in range(1022, 1040):
         append(path, blocks(Layout.STREAMING, range(number, number + 1)))
         batch = reader.next(None, lambda: None)
@@ -150,7 +151,7 @@ async def test_a_seam_at_an_hours_start_is_reached_from_the_hour_before(tmp_path
     start = at_head(log)
     # The head has let go of the old hour.
     ring = Ring(attrs.evolve(start, places=start.places[-1:], block=1009, time=time_of(1009), count=2), 10**9)
-    reader = Reader(log, ring.end)
+    reader = BatchReader(log, ring.end)
     for number in range(again, 1015):
         append(new, blocks(Layout.STREAMING, range(number, number + 1)))
         batch = reader.next(None, lambda: None)
@@ -163,5 +164,7 @@ async def test_a_seam_at_an_hours_start_is_reached_from_the_hour_before(tmp_path
     source = log.open("20260505/9")
     head = head_of(source)
     source.close()
-    within = Cursor(ring.end.directory, (FilePlace("20260505/9", len(first), head=head),), 1004, time_of(1004))
+    within = Cursor(
+        ring.end.directory, (FilePosition("20260505/9", len(first), fingerprint=head),), 1004, time_of(1004)
+    )
     assert await served_from(log, ring, within, (1014, 0)) == events_of(range(1004, 1015))

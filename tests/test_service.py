@@ -21,17 +21,18 @@ import websockets.exceptions
 import websockets.sync.client
 from loguru import logger
 
-from hyperwatch import lookout, service
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import DataError, UsageError
-from hyperwatch.log import state
-from hyperwatch.log.files import Tree, find_trees
-from hyperwatch.log.missing import advice_without_orders
-from hyperwatch.log.state import State, StateError
+from hyperwatch.ledger import state_dir
+from hyperwatch.ledger.state_dir import StateDir, StateError
+from hyperwatch.log.advice import advice_without_orders
+from hyperwatch.log.tree import Tree, find_trees
+from hyperwatch.monitor import stalls
 from hyperwatch.node.streams import ORDERS, Layout
+from hyperwatch.service import service
 from hyperwatch.simulate.claim import Claim
-from hyperwatch.simulate.shapes import Faults
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import Faults
 from support import append, connected, event, hour_file, line, lines_of, next_line, places_of, running, until
 
 BEFORE_NINE_NS = int(datetime(2026, 5, 5, 8, 59, 58, tzinfo=UTC).timestamp()) * 10**9
@@ -187,7 +188,7 @@ async def test_a_state_directory_that_is_anothers_is_said_before_an_address_is_t
     sink = logger.add(said.append, level="INFO", format="{message}")
     try:
         config = Config(data_dir=tmp_path, listen=Address("127.0.0.1", 0), state_dir=tmp_path / "state")
-        with State(tmp_path / "state"), pytest.raises(StateError, match="is another hyperwatch's"):
+        with StateDir(tmp_path / "state"), pytest.raises(StateError, match="is another hyperwatch's"):
             await service.run(config, signals=False)
     finally:
         logger.remove(sink)
@@ -262,8 +263,8 @@ async def test_a_layout_that_stops_while_another_starts_is_continued_by_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients are told to come again; by their cursors they have every event once, and so has the head."""
-    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
-    monkeypatch.setattr(lookout, "_SETTLED_S", 0.1)
+    monkeypatch.setattr(stalls, "_LOOK_S", 0.01)
+    monkeypatch.setattr(stalls, "_SETTLED_S", 0.1)
     heard: list[Any] = []
     streaming, by_block = (hour_file(tmp_path, "20260505/9", layout) for layout in (Layout.STREAMING, Layout.BY_BLOCK))
     blocks = [(number, [event(10 * number), event(10 * number + 1)]) for number in range(7, 12)]
@@ -289,14 +290,14 @@ async def test_a_layout_that_stops_while_another_starts_is_continued_by_block(
             heard += await client.collect(2)
             assert [place for *place, _ in await live.collect(2)] == [[11, 0], [11, 1]]
     assert heard == [(number, place, raw.decode()) for number, raws in blocks for place, raw in enumerate(raws)]
-    assert not list(state.gaps(tmp_path / "state").read())
+    assert not list(state_dir.gaps(tmp_path / "state").read())
 
 
 async def test_two_layouts_that_are_both_written_are_no_reason_to_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
-    monkeypatch.setattr(lookout, "_SETTLED_S", 0.1)
+    monkeypatch.setattr(stalls, "_LOOK_S", 0.01)
+    monkeypatch.setattr(stalls, "_SETTLED_S", 0.1)
     streaming, by_block = (hour_file(tmp_path, "20260505/9", layout) for layout in (Layout.STREAMING, Layout.BY_BLOCK))
     append(streaming, line(7, [event(1)]))
     looks = 0
@@ -306,7 +307,7 @@ async def test_two_layouts_that_are_both_written_are_no_reason_to_leave(
         looks += 1
         return find_trees(root, *rest)
 
-    monkeypatch.setattr(lookout, "find_trees", counted)
+    monkeypatch.setattr(stalls, "find_trees", counted)
 
     async with running(tmp_path) as port, connected(port) as client:
         await client.subscribe(type="orders", **{"from": "earliest"})

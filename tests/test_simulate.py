@@ -19,11 +19,11 @@ from click.testing import CliRunner
 from hyperwatch.cli.simulate import command
 from hyperwatch.errors import UsageError
 from hyperwatch.node.streams import FILLS, ORDERS, STREAMS, Layout, Stream, sniff
-from hyperwatch.simulate import writer as writer_module
+from hyperwatch.simulate import hour_files as writer_module
 from hyperwatch.simulate.claim import MARKER, Claim
+from hyperwatch.simulate.hour_files import simulate
 from hyperwatch.simulate.market import MAX_RESTING, Market
-from hyperwatch.simulate.shapes import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, decimal, stamp
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.model import BLOCK_GAP_NS, NO_FAULTS, Block, Faults, Summary, decimal, stamp
 
 NOON = int(datetime(2026, 5, 5, 12, 30, tzinfo=UTC).timestamp()) * 10**9
 BEFORE_MIDNIGHT = int(datetime(2026, 5, 5, 23, 59, 58, tzinfo=UTC).timestamp()) * 10**9

@@ -21,21 +21,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from hyperwatch import records, service
 from hyperwatch.cli.main import _exit_code
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import FormatChangedError
-from hyperwatch.feed.views import MESSAGE_BYTES
-from hyperwatch.log import state as state_module
-from hyperwatch.log.aside import KEPT, set_aside
-from hyperwatch.log.counters import Counters
-from hyperwatch.log.cursor import Cursor, FilePlace
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.ledger import ledger
+from hyperwatch.ledger import state_dir as state_module
+from hyperwatch.ledger.journal import Journal
+from hyperwatch.ledger.ledger import Ledger
+from hyperwatch.ledger.set_aside import KEPT, set_aside
+from hyperwatch.ledger.state_dir import StateDir, StateError
+from hyperwatch.log.batches import MESSAGE_BYTES
 from hyperwatch.log.gaps import MISSING_BLOCKS, Gap
-from hyperwatch.log.journal import Journal
-from hyperwatch.log.state import State, StateError
-from hyperwatch.node.runs import Damage
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.node.slices import UnreadableLine
 from hyperwatch.node.streams import ORDERS, Layout
-from hyperwatch.records import Records
+from hyperwatch.service import service
 from support import TIME, append, connected, event, hour_file, line, running, until
 
 
@@ -161,28 +162,32 @@ def test_of_what_was_moved_aside_the_newest_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == KEPT + 1, "and a directory, which may be anybody's"
 
 
-CURSOR = Cursor("node_order_statuses_streaming", (FilePlace("20260505/9", 5, 0, "abc"),), 7, TIME, 3)
+CURSOR = Cursor("node_order_statuses_streaming", (FilePosition("20260505/9", 5, 0, "abc"),), 7, TIME, 3)
 
 
 def test_the_state_is_found_again(tmp_path: Path) -> None:
-    with State(tmp_path / "new" / "state") as state:
+    with StateDir(tmp_path / "new" / "state") as state:
         assert state.heads == {}
         state.save_head("node_order_statuses", CURSOR)
         state.save_head("node_fills", Cursor("node_fills"))
         state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "blocks 8 to 9")])
-        state.keep("20260505/9", [Damage(5, 3, "torn", b"\x00\xff\n")])
-    with State(tmp_path / "new" / "state") as state:
+        state.keep("20260505/9", [UnreadableLine(5, 3, "torn", b"\x00\xff\n")])
+    with StateDir(tmp_path / "new" / "state") as state:
         assert state.heads == {"node_order_statuses": CURSOR, "node_fills": Cursor("node_fills")}
         (gap,) = state.gaps.read()
-        (damage,) = state.quarantine.read()
+        (unreadable,) = state.quarantine.read()
     assert (gap[0], gap[1].reason, gap[1].from_block, gap[1].where) == (1, MISSING_BLOCKS, 7, "blocks 8 to 9")
-    assert (damage[1].offset, damage[1].data) == (5, b"\x00\xff\n")
+    assert (unreadable[1].offset, unreadable[1].data) == (5, b"\x00\xff\n")
 
 
 def test_two_processes_do_not_share_a_state_directory(tmp_path: Path) -> None:
-    with State(tmp_path), pytest.raises(StateError, match="is another hyperwatch's: end that one"), State(tmp_path):
+    with (
+        StateDir(tmp_path),
+        pytest.raises(StateError, match="is another hyperwatch's: end that one"),
+        StateDir(tmp_path),
+    ):
         pass
-    with State(tmp_path):
+    with StateDir(tmp_path):
         pass
 
 
@@ -204,13 +209,13 @@ def test_of_a_damaged_or_foreign_state_what_can_be_used_is_and_the_rest_is_said(
 ) -> None:
     (tmp_path / "head.json").write_bytes(data)
     sink, lines = said()
-    with State(tmp_path) as state:
+    with StateDir(tmp_path) as state:
         assert state.heads == heads
         state.save_head("node_order_statuses", CURSOR)
     logger.remove(sink)
     assert len(lines) == 1
     assert "head.json" in lines[0]
-    with State(tmp_path) as state:
+    with StateDir(tmp_path) as state:
         assert state.heads == {**heads, "node_order_statuses": CURSOR}
 
 
@@ -219,14 +224,14 @@ NAMES = ("head.json", "head.tmp", "gaps.jsonl", "gaps.jsonl.old", "gaps.jsonl.un
 
 def works(directory: Path) -> None:
     """A state directory is opened, keeps what it is given, and has it when it is opened again."""
-    with State(directory) as state:
+    with StateDir(directory) as state:
         state.save_head("node_order_statuses", CURSOR)
         state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "this one")])
-        state.keep("20260505/9", [Damage(5, 3, "torn", b"\x00\xff\n")])
-    with State(directory) as state:
+        state.keep("20260505/9", [UnreadableLine(5, 3, "torn", b"\x00\xff\n")])
+    with StateDir(directory) as state:
         assert state.heads["node_order_statuses"] == CURSOR
         assert [gap.where for _, gap in state.gaps.read()][-1] == "this one"
-        assert [damage.data for _, damage in state.quarantine.read()][-1] == b"\x00\xff\n"
+        assert [unreadable.data for _, unreadable in state.quarantine.read()][-1] == b"\x00\xff\n"
         assert state.gaps.troubles() == state.quarantine.troubles() == []
 
 
@@ -270,9 +275,9 @@ def test_the_state_is_opened_and_kept_whatever_bytes_its_files_hold(files: dict[
 def test_what_cannot_be_read_of_the_lists_is_said_and_the_rest_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: list[str]
 ) -> None:
-    with State(tmp_path) as state:
+    with StateDir(tmp_path) as state:
         state.note([Gap("s", MISSING_BLOCKS, CURSOR, CURSOR, "this one")])
-        state.keep("20260505/9", [Damage(5, 5, "torn, this one", b"this\n")])
+        state.keep("20260505/9", [UnreadableLine(5, 5, "torn, this one", b"this\n")])
     append(tmp_path / name, b"{}\n\n\xff\n")
     touched = name.startswith(words[0])
     shows = "show" in words
@@ -306,18 +311,20 @@ def test_a_disk_that_is_full_or_read_only_keeps_nothing_and_stops_nothing(
 
     monkeypatch.setattr(os, "open", open_for_reading)
     monkeypatch.setattr(Path, "rename", refuse)
-    with State(tmp_path) as state:
+    with StateDir(tmp_path) as state:
         monkeypatch.setattr(Path, "open", refuse)
         with pytest.raises(OSError, match=os.strerror(code)):
             state.save_head("node_order_statuses", CURSOR)
-        with pytest.raises(StateError, match="another hyperwatch's"), State(tmp_path):
+        with pytest.raises(StateError, match="another hyperwatch's"), StateDir(tmp_path):
             pass
 
 
 async def test_a_last_place_that_is_another_streams_is_said_and_stops_nothing(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(7, [event(1)]))
-    with State(tmp_path / "state") as state:
-        state.save_head("node_order_statuses", Cursor("node_fills_streaming", (FilePlace("20260505/9", 5, 0, "a"),), 7))
+    with StateDir(tmp_path / "state") as state:
+        state.save_head(
+            "node_order_statuses", Cursor("node_fills_streaming", (FilePosition("20260505/9", 5, 0, "a"),), 7)
+        )
     sink, lines = said()
     with trio.fail_after(20):
         async with running(tmp_path, state_dir=tmp_path / "state") as port, connected(port) as client:
@@ -328,7 +335,7 @@ async def test_a_last_place_that_is_another_streams_is_said_and_stops_nothing(tm
 
 def test_a_directory_that_cannot_be_used_is_an_error_that_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateError, match="--state-dir"), State(tmp_path / "file"):
+    with pytest.raises(StateError, match="--state-dir"), StateDir(tmp_path / "file"):
         pass
 
 
@@ -359,10 +366,10 @@ def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_no
     sink, lines = said("ERROR")
     now = [0.0]
     counters: defaultdict[str, Counters] = defaultdict(Counters)
-    records = Records(FullDisk(), lambda: now[0], counters)  # type: ignore[arg-type]  # as far as it is used
+    ledger = Ledger(FullDisk(), lambda: now[0], counters)  # type: ignore[arg-type]  # as far as it is used
     for _ in range(230):
-        records.note(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR))
-        records.save_last(ORDERS, CURSOR)
+        ledger.note(Gap("s", MISSING_BLOCKS, CURSOR, CURSOR))
+        ledger.save_last(ORDERS, CURSOR)
         now[0] += 1
     logger.remove(sink)
 
@@ -370,7 +377,7 @@ def test_a_state_directory_that_fails_in_use_is_named_once_a_minute_and_stops_no
         "the state directory cannot be written ([Errno 28] No space left on device): gap"
     ] * 4
     assert counters["s"].gaps == {MISSING_BLOCKS: 230}
-    assert len(records.gaps) == 200, "the newest"
+    assert len(ledger.gaps) == 200, "the newest"
 
 
 async def test_a_missing_block_is_a_gap_for_subscribers_in_the_log_and_in_the_ledger(tmp_path: Path) -> None:
@@ -456,11 +463,11 @@ async def test_what_was_removed_while_hyperwatch_was_down_is_told_from_what_can_
 async def test_a_cursor_whose_place_is_gone_is_a_gap_for_its_client_and_none_of_the_services(tmp_path: Path) -> None:
     append(hour_file(tmp_path, "20260505/9"), line(20, [event(1)]))
     sink, lines = said("DEBUG")
-    gone = Cursor("node_order_statuses_streaming", (FilePlace("20260505/8", 50, 0, "abc"),), 7, "2026", 3)
+    gone = Cursor("node_order_statuses_streaming", (FilePosition("20260505/8", 50, 0, "abc"),), 7, "2026", 3)
     with trio.fail_after(20):
         async with running(tmp_path, state_dir=tmp_path / "state") as port, connected(port) as client:
-            for wish in (gone.encode(), {"block": 7}, {"time": 5}, *[gone.encode()] * 20):
-                answer = await client.subscribe(type="orders", id="mine", **{"from": wish})
+            for start_point in (gone.encode(), {"block": 7}, {"time": 5}, *[gone.encode()] * 20):
+                answer = await client.subscribe(type="orders", id="mine", **{"from": start_point})
                 assert answer["channel"] == "subscriptionResponse"
                 first, second = await client.hear(), await client.hear("orders")
                 assert (first["channel"], first["data"]["reason"], first["data"]["seq"]) == ("gap", "place-gone", 1)
@@ -488,7 +495,7 @@ async def test_a_format_change_stops_reading_with_the_place_kept(tmp_path: Path)
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run, config)
             append(path, b'{"v":2,"e":[]}\n' * 1_000)
-    with State(tmp_path / "state") as state:
+    with StateDir(tmp_path / "state") as state:
         assert state.heads["node_order_statuses"].places[0].offset <= good
 
 
@@ -526,7 +533,7 @@ async def test_a_state_directory_that_goes_or_is_read_only_while_in_use_stops_no
     """What is found meanwhile is in the log; what is found when it can be written again, in the ledger."""
     path, directory = hour_file(tmp_path, "20260505/9", Layout.BY_BLOCK), tmp_path / "state"
     append(path, line(7, [event(1)]))
-    monkeypatch.setattr(records, "_COMPLAIN_S", 0.0)
+    monkeypatch.setattr(ledger, "_COMPLAIN_S", 0.0)
     sink, lines = said()
 
     opened = Path.open

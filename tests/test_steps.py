@@ -8,17 +8,17 @@ from pathlib import Path
 import attrs
 import pytest
 
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Tree
+from hyperwatch.ledger.ledger import Ledger
+from hyperwatch.ledger.state_dir import StateDir
+from hyperwatch.log.block_steps import Steps
 from hyperwatch.log.gaps import UNREADABLE
-from hyperwatch.log.start import at_head, begin
-from hyperwatch.log.state import State
-from hyperwatch.log.steps import Steps
-from hyperwatch.log.wish import AtBlock, resolve
-from hyperwatch.node.runs import Run
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.seek.bisect import AtBlock, resolve
+from hyperwatch.log.seek.resume import at_head, resume
+from hyperwatch.log.tree import Tree
+from hyperwatch.node.slices import BlockSlice
 from hyperwatch.node.streams import ORDERS, Layout, hour_end_ms
 from hyperwatch.node.times import ms_of, text_of
-from hyperwatch.records import Records
 from support import TIME, TIME_MS, append, connected, event, events_of, hour_file, line, lines_of, read_all, running
 
 ENVELOPES = [Layout.BY_BLOCK, Layout.STREAMING]
@@ -48,10 +48,10 @@ def test_a_damaged_block_number_is_a_named_gap_and_all_around_it_is_delivered(
     append(path, lines_of(layout, [*blocks[:200], (far, [event(7)]), *blocks[200:]]))
     batches = read_all(tree(tmp_path, layout))
     assert events_of(batches) == [(block, 0, raw) for block, (raw,) in blocks]
-    (damage,) = [damage for batch in batches for damage in batch.damage]
-    assert f"block {far} cannot follow block 201199" in damage.reason
-    assert path.read_bytes()[damage.offset :].startswith(damage.data)
-    assert damage.data == line(far, [event(7)])
+    (unreadable,) = [unreadable for batch in batches for unreadable in batch.unreadable]
+    assert f"block {far} cannot follow block 201199" in unreadable.reason
+    assert path.read_bytes()[unreadable.offset :].startswith(unreadable.data)
+    assert unreadable.data == line(far, [event(7)])
     gaps = [gap for batch in batches for entry in batch.entries for gap in entry.gaps]
     assert [gap.reason for gap in gaps] == [UNREADABLE]
     assert sum(batch.restarts for batch in batches) == 0
@@ -74,7 +74,7 @@ def test_a_cursor_that_holds_a_damaged_number_is_resolved_by_its_file(
 ) -> None:
     """As an older version made them: with the damaged block as the highest."""
     log = write(tmp_path, layout)
-    clean = [entry.after for batch in read_all(log) for entry in batch.entries if entry.run.count]
+    clean = [entry.after for batch in read_all(log) for entry in batch.entries if entry.slice.count]
     poisoned = attrs.evolve(clean[200 + behind - 1], block=FAR, time=TIME, count=1)
     rest = read_all(log, poisoned)
     assert events_of(rest) == [(block, 0, raw) for block, (raw,) in BLOCKS[200 + behind :]]
@@ -96,9 +96,9 @@ def test_the_newest_line_does_not_decide_alone_where_the_head_begins(
 def test_a_remembered_place_with_a_damaged_number_does_not_move_the_head(tmp_path: Path, layout: Layout) -> None:
     log = write(tmp_path, layout, at=100)
     start = at_head(log)
-    with State(tmp_path / "state") as state:
+    with StateDir(tmp_path / "state") as state:
         state.save_head(ORDERS.name, attrs.evolve(start, places=(), block=FAR))
-        records = Records(state)
+        records = Ledger(state)
         assert records.since_last_time(log, start).block == 1_399
 
 
@@ -114,9 +114,9 @@ def test_a_block_is_found_in_spite_of_a_damaged_number(tmp_path: Path, layout: L
         assert raws == [event(block) for block in range(wanted, 1_400)]
 
 
-def run_of(block: int | None, time_ms: int) -> Run:
+def run_of(block: int | None, time_ms: int) -> BlockSlice:
     text = text_of(time_ms)
-    return Run(ORDERS, block, text, time_ms, "", False, 1, 1, 0, 1, 0)
+    return BlockSlice(ORDERS, block, text, time_ms, "", False, 1, 1, 0, 1, 0)
 
 
 def test_a_pause_of_the_node_a_restart_and_empty_blocks_are_believed() -> None:
@@ -131,7 +131,7 @@ def test_a_pause_of_the_node_a_restart_and_empty_blocks_are_believed() -> None:
         (0, 0),
     ):
         steps = Steps(10**9, TIME_MS)
-        assert steps.judge("20260505/17", run_of(10**9 + step, TIME_MS + passed_ms)) is None, (step, passed_ms)
+        assert steps.place("20260505/17", run_of(10**9 + step, TIME_MS + passed_ms)) is None, (step, passed_ms)
 
 
 def test_a_real_jump_is_believed_when_it_goes_on_and_what_was_read_of_another_chain_says_nothing_of_it(
@@ -154,8 +154,8 @@ def test_a_time_of_the_plain_layout_that_its_hour_cannot_have_is_suspect(tmp_pat
     log = tree(tmp_path, Layout.PLAIN)
     batches = read_all(log)
     assert [raw for _, _, raw in events_of(batches)] == raws
-    (damage,) = [damage for batch in batches for damage in batch.damage]
-    assert damage.data == far + b"\n"
+    (unreadable,) = [unreadable for batch in batches for unreadable in batch.unreadable]
+    assert unreadable.data == far + b"\n"
     end = at_head(log)
     append(path, raws[39].replace(b'"oid":39', b'"oid":40') + b"\n")
     assert len(events_of(read_all(log, end))) == 1
@@ -178,4 +178,4 @@ async def test_a_client_that_resumes_at_a_service_that_was_started_anew_has_all_
         while len(heard) < len(BLOCKS):
             heard += (await client.hear("orders"))["data"]["events"]
     assert [each["order"]["oid"] for each in heard] == [block for block, _ in BLOCKS]
-    assert begin(log, Cursor.decode(cursor)).gap is None
+    assert resume(log, Cursor.decode(cursor)).gap is None

@@ -21,38 +21,41 @@ import trio_websocket
 from loguru import logger
 from test_hub import FakeSocket
 
-from hyperwatch import lookout, records, report, streams
 from hyperwatch.config import Address, Config
-from hyperwatch.feed.connection import Connection
+from hyperwatch.feed.catch_up import CatchUp
+from hyperwatch.feed.channels.events import BookDiffs, Fills
+from hyperwatch.feed.channels.trades import TradePairing, Trades, UserFills
+from hyperwatch.feed.filters.coins_users import CoinUserFilter
 from hyperwatch.feed.hub import Hub
-from hyperwatch.feed.protocol import ProtocolError, Subscribe
-from hyperwatch.feed.requests import parse
-from hyperwatch.feed.server import Server
-from hyperwatch.feed.streams import Source
+from hyperwatch.feed.registry import StreamSource
+from hyperwatch.feed.requests.answers import ProtocolError, Subscribe
+from hyperwatch.feed.requests.parse import parse
 from hyperwatch.feed.subscription import Subscription
-from hyperwatch.feed.trades import Pairing, Trades, UserFills
-from hyperwatch.feed.views import BookDiffs, Fills
-from hyperwatch.feed.wanted import EventFilter
-from hyperwatch.log import start as start_module
-from hyperwatch.log import state as state_module
-from hyperwatch.log import tail as tail_module
-from hyperwatch.log.counters import Counters
-from hyperwatch.log.courtesy import Courtesy
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import PlainFile, Tree
-from hyperwatch.log.past import Past
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.ring import Ring
-from hyperwatch.log.start import at_head, begin
-from hyperwatch.log.state import State
-from hyperwatch.log.throttle import Throttle
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.ingest.yielding import Yielder
+from hyperwatch.ledger import ledger
+from hyperwatch.ledger import state_dir as state_module
+from hyperwatch.ledger.ledger import Ledger
+from hyperwatch.ledger.state_dir import StateDir
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.seek import last_block as tail_module
+from hyperwatch.log.seek import resume as start_module
+from hyperwatch.log.seek.resume import at_head, resume
+from hyperwatch.log.tree import PlainFile, Tree
+from hyperwatch.monitor import log_report, stalls
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, STREAMS, Layout, Stream
-from hyperwatch.pipeline import Pipeline
-from hyperwatch.records import Records
+from hyperwatch.runtime.rate_limit import RateLimiter
+from hyperwatch.server.connection import Connection
+from hyperwatch.server.framing import FrameCache
+from hyperwatch.server.server import Server
+from hyperwatch.service import stream_set
+from hyperwatch.service.assembly import ServedStream
+from hyperwatch.service.stream_set import StreamSet
 from hyperwatch.simulate.claim import Claim
-from hyperwatch.simulate.shapes import COINS, Faults
-from hyperwatch.simulate.writer import simulate
-from hyperwatch.streams import Feed
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import COINS, Faults
 from support import (
     TIME_MS,
     USER,
@@ -102,16 +105,16 @@ def ask(**subscription: object) -> str:
     return json.dumps({"method": "subscribe", "subscription": subscription})
 
 
-@pytest.mark.parametrize(("kind", "view"), [("fills", Fills), ("bookDiffs", BookDiffs)])
-def test_fills_and_book_diffs_are_asked_for_as_orders_are(kind: str, view: type[Fills | BookDiffs]) -> None:
+@pytest.mark.parametrize(("kind", "channel"), [("fills", Fills), ("bookDiffs", BookDiffs)])
+def test_fills_and_book_diffs_are_asked_for_as_orders_are(kind: str, channel: type[Fills | BookDiffs]) -> None:
     cursor = Cursor("node_fills")
     request = parse(ask(type=kind, coins=["BTC", "xyz:*"], users=[USER.upper().replace("X", "x")], id="a",
                         **{"from": cursor.encode()}))  # fmt: skip
 
     assert isinstance(request, Subscribe)
-    assert request.view == view(EventFilter(frozenset(["BTC"]), ("xyz:",), frozenset([USER])))
+    assert request.channel == channel(CoinUserFilter(frozenset(["BTC"]), ("xyz:",), frozenset([USER])))
     assert (request.id, request.start) == ("a", cursor)
-    assert len({Fills(EventFilter()), BookDiffs(EventFilter())}) == 2
+    assert len({Fills(CoinUserFilter()), BookDiffs(CoinUserFilter())}) == 2
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_official_types_tolerate_unknown_keys() -> None:
 
     assert isinstance(trades, Subscribe)
     assert isinstance(fills, Subscribe)
-    assert (trades.view, fills.view) == (Trades("BTC"), UserFills(USER))
+    assert (trades.channel, fills.channel) == (Trades("BTC"), UserFills(USER))
 
 
 # In the service.
@@ -164,8 +167,8 @@ async def test_a_subscription_to_another_stream_is_as_one_to_orders(
         assert await client.collect(1, kind) == [(7, 0, old.decode())]
         assert (await client.hear())["data"]["seq"] == 2  # `live`
 
-        for wish in ({"id": "some", "coins": ["ETH"]}, {"id": "one", "users": [OTHER]}):
-            await client.say({"method": "subscribe", "subscription": {"type": kind, **wish}})
+        for start_point in ({"id": "some", "coins": ["ETH"]}, {"id": "one", "users": [OTHER]}):
+            await client.say({"method": "subscribe", "subscription": {"type": kind, **start_point}})
         for _ in range(2):
             await client.hear("live")
         append(path, line(8, new[:1]) + line(8, new[1:2]) + line(8, new[2:]))
@@ -242,7 +245,7 @@ async def test_a_stream_that_the_node_does_not_write_is_an_error_that_names_its_
 
 
 async def test_a_stream_is_served_as_soon_as_the_node_writes_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LOOK_S", 0.01)
+    monkeypatch.setattr(stream_set, "LOOK_S", 0.01)
     async with feed(root) as client:
         assert (await client.subscribe(type="fills"))["code"] == "not-written"
         append(file_of(root, FILLS), line(7, [fill(1)]))
@@ -264,7 +267,7 @@ async def test_a_chosen_layout_holds_for_every_stream(root: Path) -> None:
 async def test_a_stream_that_cannot_be_read_is_named_once_and_stops_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LOOK_S", 0.01)
+    monkeypatch.setattr(stream_set, "LOOK_S", 0.01)
     path = file_of(root, FILLS)
     os.mkfifo(path)
     said: list[str] = []
@@ -339,7 +342,7 @@ def fill_batches(root: Path, rows: list[list[bytes]]) -> tuple[Tree, list[Any]]:
     path = file_of(root, FILLS)
     append(path, b"")
     log = Tree(root, FILLS, Layout.STREAMING)
-    reader, pairing = Reader(log, Cursor(FILLS.directory(Layout.STREAMING))), Pairing(Counters())
+    reader, pairing = BatchReader(log, Cursor(FILLS.directory(Layout.STREAMING))), TradePairing(Counters())
     made = []
     for row in rows:
         append(path, b"".join(row))
@@ -359,9 +362,9 @@ async def test_a_client_that_falls_behind_between_two_sides_gets_every_trade_onc
         fill(number // 4 * 2 + number % 2, "AB"[number // 2 % 2], cloid="0" * pad) for number in range(24)
     ]
     log, made = fill_batches(tmp_path, [[line(7 + number // 8, [raw])] for number, raw in enumerate(raws)])
-    hub = Hub(Ring(made[0].before, ring_bytes))
+    hub = Hub(Ring(made[0].before, ring_bytes), FrameCache)
     socket = FakeSocket(room=room)
-    connection = Connection(socket, {FILLS.name: Source(hub, Past(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
+    connection = Connection(socket, {FILLS.name: StreamSource(hub, CatchUp(log, hub.ring))})  # type: ignore[arg-type]  # as far as it is used
     subscription = Subscription(Trades("BTC"), "trades BTC", connection, hub.ring.end, 0)
     connection._subscriptions["trades BTC"] = subscription
     hub.join(subscription)
@@ -466,11 +469,11 @@ def timed(stream: Stream, layout: Layout) -> bytes:
     return data
 
 
-def read_on(log: Tree, cursor: Cursor) -> tuple[list[bytes], Reader]:
-    reader = Reader(log, cursor)
+def read_on(log: Tree, cursor: Cursor) -> tuple[list[bytes], BatchReader]:
+    reader = BatchReader(log, cursor)
     events: list[bytes] = []
     while batch := reader.next(None, lambda: None):
-        events += [bytes(raw) for entry in batch.entries for raw in entry.run.events]
+        events += [bytes(raw) for entry in batch.entries for raw in entry.slice.events]
     reader.close()
     return events, reader
 
@@ -480,7 +483,7 @@ def test_a_cursor_of_one_layout_goes_on_in_another(tmp_path: Path, stream: Strea
     for layout in (one, other):
         append(file_of(tmp_path, stream, layout), timed(stream, layout))
     raws, _ = read_on(Tree(tmp_path, stream, one), Cursor(stream.directory(one)))
-    half = Reader(Tree(tmp_path, stream, one), Cursor(stream.directory(one)))
+    half = BatchReader(Tree(tmp_path, stream, one), Cursor(stream.directory(one)))
     batch = half.next(None, lambda: None)
     half.close()
     assert batch is not None
@@ -488,7 +491,7 @@ def test_a_cursor_of_one_layout_goes_on_in_another(tmp_path: Path, stream: Strea
 
     taken = 0
     for entry in batch.entries:
-        taken += len(entry.run.events)
+        taken += len(entry.slice.events)
         rest, reader = read_on(Tree(tmp_path, stream, other), entry.after)
         assert rest == raws[taken:]
         assert reader.gap is None
@@ -533,31 +536,35 @@ def test_a_head_on_plain_book_diffs_begins_without_a_look_through_the_file(
     assert sum(read) < 6_000
 
 
-@pytest.mark.parametrize("wish", [Layout.PLAIN, Layout.BY_BLOCK])
-def test_what_is_gone_of_undated_files_is_a_gap_and_reading_goes_on_at_the_hour(tmp_path: Path, wish: Layout) -> None:
+@pytest.mark.parametrize("start_point", [Layout.PLAIN, Layout.BY_BLOCK])
+def test_what_is_gone_of_undated_files_is_a_gap_and_reading_goes_on_at_the_hour(
+    tmp_path: Path, start_point: Layout
+) -> None:
     for hour in (8, 10, 11):
         append(file_of(tmp_path, DIFFS, Layout.PLAIN, f"20260505/{hour}"), diff(hour) + b"\n")
     log = Tree(tmp_path, DIFFS, Layout.PLAIN)
-    gone = Cursor(DIFFS.directory(wish), (FilePlace(HOUR, 50, 0, "abc"),), None if wish is Layout.PLAIN else 7)
+    gone = Cursor(
+        DIFFS.directory(start_point), (FilePosition(HOUR, 50, 0, "abc"),), None if start_point is Layout.PLAIN else 7
+    )
     rest, reader = read_on(log, gone)
     assert rest == [diff(10), diff(11)]
 
-    start = begin(log, gone)
+    start = resume(log, gone)
     assert start.gap is not None
     assert (start.gap.reason, start.gap.before, start.gap.after) == ("place-gone", gone, start.cursor)
     assert reader.start == start.cursor
 
-    newest = attrs.evolve(gone, places=(FilePlace("20260506/1", 50, 0, "abc"),))
+    newest = attrs.evolve(gone, places=(FilePosition("20260506/1", 50, 0, "abc"),))
     assert read_on(log, newest)[0] == [diff(11)]
-    nameless = attrs.evolve(gone, places=(FilePlace("../x", 50, 0, "abc"),))
+    nameless = attrs.evolve(gone, places=(FilePosition("../x", 50, 0, "abc"),))
     assert read_on(log, nameless)[0] == [diff(8), diff(10), diff(11)]
 
 
 def test_a_cursor_of_undated_files_outlives_the_pruning_of_the_older(tmp_path: Path) -> None:
     append(file_of(tmp_path, DIFFS, Layout.PLAIN, "20260505/10"), diff(1) + b"\n" + diff(2) + b"\n")
     log = Tree(tmp_path, DIFFS, Layout.PLAIN)
-    two = (FilePlace("20260505/9", 50), FilePlace("20260505/10", len(diff(1)) + 1))
-    start = begin(log, Cursor(DIFFS.directory(Layout.PLAIN), two))
+    two = (FilePosition("20260505/9", 50), FilePosition("20260505/10", len(diff(1)) + 1))
+    start = resume(log, Cursor(DIFFS.directory(Layout.PLAIN), two))
     assert (start.cursor.places, start.gap) == (two[1:], None)
 
 
@@ -567,7 +574,7 @@ def test_a_cursor_of_undated_files_outlives_the_pruning_of_the_older(tmp_path: P
 async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_the_state(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_SAVE_S", 0.01)
+    monkeypatch.setattr(ledger, "_SAVE_S", 0.01)
     path = file_of(root, FILLS)
     append(path, line(7, [fill(1)]))
     async with feed(root, state_dir=root / "state") as client:
@@ -579,19 +586,19 @@ async def test_every_stream_has_its_own_place_and_its_lines_their_whole_path_in_
         saved = root / "state/head.json"
         await until(lambda: saved.exists() and b'"node_fills":' in saved.read_bytes())  # not only at the end
     assert gap["data"]["stream"] == "node_fills"
-    with State(root / "state") as state:
+    with StateDir(root / "state") as state:
         assert {name: cursor.places[0].offset for name, cursor in state.heads.items()} == {
             "node_order_statuses": (root / "node_order_statuses_streaming/hourly" / HOUR).stat().st_size,
             "node_fills": path.stat().st_size,
         }
         assert [(gap.stream, gap.reason) for _, gap in state.gaps.read()] == [("node_fills", "unreadable")]
-        assert [damage.file for _, damage in state.quarantine.read()] == [f"node_fills_streaming/hourly/{HOUR}"]
+        assert [unreadable.file for _, unreadable in state.quarantine.read()] == [f"node_fills_streaming/hourly/{HOUR}"]
 
 
 async def test_the_log_counts_each_stream_with_its_trades_and_the_fills_that_are_none(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "REPORT_S", 0.05)
+    monkeypatch.setattr(log_report, "REPORT_S", 0.05)
     path, said = file_of(root, FILLS), []
     append(path, b"")
     sink = logger.add(lambda message: said.append(message.record["message"].split("; ")), level="INFO")
@@ -617,8 +624,8 @@ async def _write_on(path: Path) -> None:
 async def test_a_stream_beside_that_changes_its_layout_ends_all_with_1012_and_goes_on_by_block(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
-    monkeypatch.setattr(lookout, "_SETTLED_S", 0.1)
+    monkeypatch.setattr(stalls, "_LOOK_S", 0.01)
+    monkeypatch.setattr(stalls, "_SETTLED_S", 0.1)
     old, new = file_of(root, FILLS, Layout.STREAMING), file_of(root, FILLS, Layout.BY_BLOCK)
     append(old, line(7, [fill(1), fill(2)]))
     with trio.fail_after(20):
@@ -649,11 +656,13 @@ async def test_the_rings_of_the_streams_beside_are_a_quarter_of_the_first_each(r
     for stream, raw in ((FILLS, fill(1)), (DIFFS, diff(1))):
         append(file_of(root, stream), line(7, [raw]))
     config = Config(data_dir=root, listen=Address("127.0.0.1", 0), ring_bytes=8 * 2**20, workers=4)
-    main = Pipeline.of(
+    main = ServedStream.of(
         Tree(root, ORDERS, Layout.STREAMING), Cursor(ORDERS.directory(Layout.STREAMING)), ring_bytes=config.ring_bytes,
-        workers=4, deadline_s=1, changes=None, courtesy=Courtesy(lambda: 0), records=Records(None), throttle=Throttle(),
+        workers=4, deadline_s=1, changes=None, yielder=Yielder(lambda: 0), ledger=Ledger(None), rate_limiter=RateLimiter(),
     )  # fmt: skip
-    feed = await Feed(main, Server({}), {}, Throttle(), Courtesy(lambda: 0)).with_others(config, Records(None), {})
+    feed = await StreamSet(main, Server({}), {}, RateLimiter(), Yielder(lambda: 0)).with_others(
+        config, Ledger(None), {}
+    )
     sizes = [(pipeline.ring.max_bytes, pipeline.head.workers.limiter.total_tokens) for pipeline in feed.pipelines]
     assert sizes == [(8 * 2**20, 4), (2 * 2**20, 1), (2 * 2**20, 1)]
 
@@ -670,5 +679,5 @@ def test_at_a_signal_every_stream_ends_in_order_with_its_place_kept(root: Path) 
         said = list(process.stderr)
         assert process.wait(10) == 0
     assert len(said) == 2
-    with State(root / "state") as state:
+    with StateDir(root / "state") as state:
         assert set(state.heads) == {"node_order_statuses", "node_fills"}

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperwatch.feed.trades import Pairing, Trades, UserFills, paired
-from hyperwatch.feed.views import BookDiffs, Fills
-from hyperwatch.feed.wanted import EventFilter
-from hyperwatch.log.batch import Batch
-from hyperwatch.log.counters import Counters
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.files import Recording, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.node.events import Decoder
+from hyperwatch.derive.trades import HELD, HOLD_MS, OpenFills, PairedTrades, pair
+from hyperwatch.feed.channels.events import BookDiffs, Fills
+from hyperwatch.feed.channels.trades import TradePairing, Trades, UserFills, paired
+from hyperwatch.feed.filters.coins_users import CoinUserFilter
+from hyperwatch.ingest.counters import Counters
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Batch
+from hyperwatch.log.positions import Cursor
+from hyperwatch.log.tree import Recording, Tree
+from hyperwatch.node.decoder import Decoder
 from hyperwatch.node.keys import FillKeys
 from hyperwatch.node.streams import DIFFS, FILLS, Layout, Stream
-from hyperwatch.node.trades import HELD, HOLD_MS, Held, Paired, pair
-from hyperwatch.simulate.shapes import Faults
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import Faults
 from support import SAMPLES, TIME_MS, USER, append, events_of, fill, hour_file, line, needs_samples, sample
 
 SELLER = "0x" + "cd" * 20
@@ -45,18 +45,18 @@ class Piece:
     block: int
     fills: tuple[bytes, ...]
 
-    def pair(self, held: Held) -> Paired:
+    def pair(self, held: OpenFills) -> PairedTrades:
         decoder = Decoder(FILLS, Layout.BY_BLOCK, 0)
         time = b"2026-05-05T17:39:%02d.%03d" % divmod(13_024 + self.block * BLOCK_MS, 1000)
         data = line(self.block, self.fills).replace(b"2026-05-05T17:39:13.024084407", time)
         decoder.feed(data)
-        (run,) = decoder.runs
-        return pair(held, run, cast("list[FillKeys]", run.keys))
+        (slice_,) = decoder.slices
+        return pair(held, slice_, cast("list[FillKeys]", slice_.keys))
 
 
-def played(pieces: list[Piece]) -> tuple[list[tuple[str, str, int | None]], int, Held]:
+def played(pieces: list[Piece]) -> tuple[list[tuple[str, str, int | None]], int, OpenFills]:
     """((buyer, seller, tid) of every trade, how many fills were given up, what still waits)."""
-    held, trades, one_sided = Held(), [], 0
+    held, trades, one_sided = OpenFills(), [], 0
     for piece in pieces:
         made = piece.pair(held)
         held, one_sided = made.after, one_sided + made.one_sided
@@ -72,7 +72,7 @@ def test_opposite_sides_of_a_block_coin_and_tid_are_a_trade_whichever_comes_firs
     fills = [fill(1, "B", user=USER), fill(1, "A", user=SELLER)]
     if first == "A":
         fills.reverse()
-    assert played([Piece(7, tuple(fills))]) == ([(USER, SELLER, 1)], 0, Held((), TIME_MS + 7 * BLOCK_MS))
+    assert played([Piece(7, tuple(fills))]) == ([(USER, SELLER, 1)], 0, OpenFills((), TIME_MS + 7 * BLOCK_MS))
 
 
 def test_a_trade_is_told_from_the_side_that_crossed() -> None:
@@ -80,7 +80,7 @@ def test_a_trade_is_told_from_the_side_that_crossed() -> None:
         fill(1, "A", user=SELLER, crossed=False, hash="0x1"),
         fill(1, "B", user=USER, crossed=True, px="1.50", hash="0x2"),
     )
-    (trade,) = Piece(7, fills).pair(Held()).trades
+    (trade,) = Piece(7, fills).pair(OpenFills()).trades
 
     assert (trade.taker.side, bytes(trade.taker.px), bytes(trade.taker.hash)) == ("B", b'"1.50"', b'"0x2"')
 
@@ -137,7 +137,7 @@ def test_what_waits_holds_nothing_of_the_bytes_that_were_read() -> None:
     try:
         decoder = Decoder(FILLS, Layout.BY_BLOCK, 0)
         decoder.feed(data)
-        held = pair(Held(), decoder.runs[0], cast("list[FillKeys]", decoder.runs[0].keys)).after
+        held = pair(OpenFills(), decoder.slices[0], cast("list[FillKeys]", decoder.slices[0].keys)).after
         reading_bytes, _ = tracemalloc.get_traced_memory()
         del decoder
         held_bytes, _ = tracemalloc.get_traced_memory()
@@ -192,7 +192,7 @@ def test_however_fills_are_cut_into_reads_the_trades_are_the_same(
 
 def batch_of(root: Path, data: bytes, layout: Layout = Layout.STREAMING, stream: Stream = FILLS) -> Batch:
     append(hour_file(root, "20260505/9", layout, stream), data)
-    reader = Reader(Tree(root, stream, layout), Cursor(stream.directory(layout)))
+    reader = BatchReader(Tree(root, stream, layout), Cursor(stream.directory(layout)))
     batch = reader.next(None, lambda: None)
     reader.close()
     assert batch is not None
@@ -206,7 +206,7 @@ def test_trades_are_official_one_coin_a_message_with_the_nodes_own_strings(tmp_p
         for tid, coin in ((1, "BTC"), (2, "ETH"), (3, "BTC"))
         for side, user, crossed in sides
     ]
-    batch = Pairing(Counters()).complete(batch_of(tmp_path, line(7, raws)))
+    batch = TradePairing(Counters()).complete(batch_of(tmp_path, line(7, raws)))
     messages = [message for entry in batch.entries for message in Trades("BTC").messages(entry)]
 
     assert [message.channel for message in messages] == [b""]
@@ -223,7 +223,7 @@ def test_trades_are_official_one_coin_a_message_with_the_nodes_own_strings(tmp_p
 def test_user_fills_begin_with_an_empty_snapshot_and_go_on_with_the_nodes_own_objects(tmp_path: Path) -> None:
     mine, other = fill(1, "B", user=USER, px="1.50"), fill(1, "A", user=SELLER)
     (entry,) = batch_of(tmp_path, line(7, [other, mine, mine])).entries
-    (snapshot,) = UserFills(USER).opening
+    (snapshot,) = UserFills(USER).snapshot
     (message,) = UserFills(USER).messages(entry)
 
     assert json.loads(snapshot.tail) == {
@@ -239,7 +239,7 @@ def test_a_fill_without_another_side_is_in_user_fills_and_never_in_trades_and_is
     late = line(900, [fill(5)]).replace(b"17:39:13.024084407", b"17:39:15.024084407")
     batch = batch_of(tmp_path, line(7, [fill(1), fill(2), fill(2, "A")]) + late)
     counters = Counters()
-    pairing = Pairing(counters)
+    pairing = TradePairing(counters)
     entries = pairing.complete(batch).entries
 
     assert (counters.trades, counters.one_sided) == (1, 1)
@@ -250,7 +250,7 @@ def test_a_fill_without_another_side_is_in_user_fills_and_never_in_trades_and_is
 
 def test_from_any_place_the_trades_behind_it_are_complete_with_what_was_held_there(tmp_path: Path) -> None:
     raws = [fill(number // 2, "AB"[number % 2]) for number in range(20)]
-    entries = Pairing(Counters()).complete(batch_of(tmp_path, line(7, raws[:9]) + line(8, raws[9:]))).entries
+    entries = TradePairing(Counters()).complete(batch_of(tmp_path, line(7, raws[:9]) + line(8, raws[9:]))).entries
     for number, entry in enumerate(entries):
         assert entry.paired is not None
         assert paired(entry, entry.paired.before)[1].trades == entry.paired.trades
@@ -263,7 +263,7 @@ def test_of_the_simulated_market_every_fill_is_half_a_trade(tmp_path: Path, layo
     start_ns = 1_778_003_998_000_000_000  # two seconds before an hour's end
     simulate(tmp_path, layouts=(layout,), streams=(FILLS,), rate=0, blocks=60, seed=3, start_ns=start_ns, faults=faults)
     counters = Counters()
-    pairing = Pairing(counters)
+    pairing = TradePairing(counters)
     fills = sum(pairing.complete(batch).events for batch in batches_of(Tree(tmp_path, FILLS, layout)))
 
     assert fills > 100
@@ -274,7 +274,7 @@ def test_of_the_simulated_market_every_fill_is_half_a_trade(tmp_path: Path, layo
 
 
 def batches_of(log: Recording | Tree) -> list[Batch]:
-    reader = Reader(log, Cursor(log.stream.directory(log.layout)))
+    reader = BatchReader(log, Cursor(log.stream.directory(log.layout)))
     batches = []
     while batch := reader.next(None, lambda: None):
         batches.append(batch)
@@ -289,7 +289,7 @@ def recording(stream: Stream, layout: Layout) -> list[Batch]:
 
 def trades_of(batches: list[Batch]) -> list[dict[str, Any]]:
     counters = Counters()
-    pairing = Pairing(counters)
+    pairing = TradePairing(counters)
     messages = [
         message
         for batch in batches
@@ -331,7 +331,7 @@ def test_the_trades_of_all_layouts_of_the_recording_agree_and_each_is_two_of_its
 def test_every_event_of_the_recordings_is_once_in_its_stream_with_one_name_in_both_layouts(
     stream: Stream, count: int
 ) -> None:
-    view = (Fills if stream is FILLS else BookDiffs)(EventFilter())
+    channel = (Fills if stream is FILLS else BookDiffs)(CoinUserFilter())
     named = []
     for layout in (Layout.STREAMING, Layout.BY_BLOCK):
         batches = recording(stream, layout)
@@ -339,7 +339,7 @@ def test_every_event_of_the_recordings_is_once_in_its_stream_with_one_name_in_bo
             json.loads(b'{"channel":"%s","data":{' % message.channel + message.tail)
             for batch in batches
             for entry in batch.entries
-            for message in view.messages(entry)
+            for message in channel.messages(entry)
         ]
         assert {message["channel"] for message in heard} == {"fills" if stream is FILLS else "bookDiffs"}
         events = [

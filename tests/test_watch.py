@@ -17,19 +17,20 @@ from click.testing import CliRunner
 from rich.console import Console
 from terminal import PROGRAM, environment, terminal
 
-from hyperwatch import service
-from hyperwatch.cli import screen, watch
-from hyperwatch.cli.draw import Picture
-from hyperwatch.cli.live import until_signal
-from hyperwatch.cli.screen import ClosedOutputError, Output
-from hyperwatch.cli.table import Board, gap_text
+from hyperwatch.cli import watch
+from hyperwatch.cli.terminal import output as output_module
+from hyperwatch.cli.terminal.board import Board, gap_text
+from hyperwatch.cli.terminal.live import until_signal
+from hyperwatch.cli.terminal.output import ClosedOutputError, Output
+from hyperwatch.cli.terminal.picture import Picture
 from hyperwatch.client import Message
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError, UsageError
-from hyperwatch.feed.wire import Socket
-from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.positions import Cursor
 from hyperwatch.node.streams import DIFFS, FILLS, ORDERS, Layout
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.server.websocket import ServerWebSocket
+from hyperwatch.service import service
+from hyperwatch.simulate.hour_files import simulate
 from support import append, diff, fill, hour_file, line
 
 
@@ -166,13 +167,13 @@ async def test_watch_ends_quietly_where_nobody_reads(tmp_path: Path, nursery: tr
 async def test_watch_connects_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
     wishes: list[dict[str, object]] = []
 
-    async def serve(peer: Socket) -> None:
+    async def serve(peer: ServerWebSocket) -> None:
         request = msgspec.json.decode(await peer.receive())
-        wish = request["subscription"]
-        wishes.append(wish)
+        start_point = request["subscription"]
+        wishes.append(start_point)
         answer = {"channel": "subscriptionResponse", "data": request, "cursor": "begin", "warnings": []}
         await peer.send(msgspec.json.encode(answer))
-        await peer.send(client_support.orders(wish["id"], 1, f"c{len(wishes)}", b'{"number": %d}' % len(wishes)))
+        await peer.send(client_support.orders(start_point["id"], 1, f"c{len(wishes)}", b'{"number": %d}' % len(wishes)))
         await peer.close(*((1001, "shutting down") if len(wishes) == 1 else (1000, "that was all")))
 
     async with client_support.listener(serve) as url:
@@ -230,7 +231,7 @@ async def test_watch_draws_a_table_on_a_terminal_and_restores_it(tmp_path: Path,
 async def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
 
-    whole = screen._write_all
+    whole = output_module._write_all
 
     def write_all(descriptor: int, data: bytes) -> None:
         try:
@@ -238,7 +239,7 @@ async def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(monkeypatch: py
         finally:
             ended.set()
 
-    monkeypatch.setattr("hyperwatch.cli.screen._write_all", write_all)
+    monkeypatch.setattr("hyperwatch.cli.terminal.output._write_all", write_all)
     reader, writer = os.pipe()
     output = Output(writer)
     with trio.move_on_after(0.01) as scope:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperwatch.errors import CursorError
-from hyperwatch.log.files import Tree
+from hyperwatch.log.batch_reader import BatchReader
 from hyperwatch.log.gaps import Gap
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.wish import AtBlock, AtTime, resolve
-from hyperwatch.node.runs import Run
+from hyperwatch.log.seek.bisect import AtBlock, AtTime, resolve
+from hyperwatch.log.tree import Tree
+from hyperwatch.node.slices import BlockSlice
 from hyperwatch.node.streams import DIFFS, ORDERS, Layout
 from support import append, connected, event, events_of, hour_file, line, needs_samples, running, sample, until
 
@@ -44,13 +44,13 @@ def lines(layout: Layout, block: int, count: int = 2) -> bytes:
     )
 
 
-def read(root: Path, layout: Layout, wish: AtTime | AtBlock) -> tuple[list[int], Gap | None] | None:
+def read(root: Path, layout: Layout, start_point: AtTime | AtBlock) -> tuple[list[int], Gap | None] | None:
     """(the oids from there on, what is said to be gone); None where nothing is there."""
     log = Tree(root, ORDERS, layout)
-    start = resolve(log, wish)
+    start = resolve(log, start_point)
     if start is None:
         return None
-    reader = Reader(log, start.cursor)
+    reader = BatchReader(log, start.cursor)
     oids = []
     while batch := reader.next(None, lambda: None):
         oids += [int(raw.partition(b'"oid":')[2].partition(b",")[0]) for *_, raw in events_of([batch])]
@@ -94,8 +94,8 @@ def test_a_block_that_the_hours_divide_comes_whole(tmp_path: Path, layout: Layou
                 lines(layout, block, 1 if (hour, block) == (16, 105) else 2),
             )
 
-    for wish in (AtBlock(105), AtTime(FIRST_MS + 105_000)):
-        assert read(tmp_path, layout, wish) == (oids(range(105, 110)), None)
+    for start_point in (AtBlock(105), AtTime(FIRST_MS + 105_000)):
+        assert read(tmp_path, layout, start_point) == (oids(range(105, 110)), None)
 
 
 @pytest.mark.parametrize("layout", [Layout.STREAMING, Layout.BY_BLOCK])
@@ -159,9 +159,9 @@ async def test_from_a_time_or_block_goes_live_without_a_seam_while_the_files_gro
         append(path, lines(Layout.STREAMING, block))
     heard: dict[str, list[int]] = {"time": [], "block": []}
 
-    async def follow(port: int, key: str, wish: int) -> None:
+    async def follow(port: int, key: str, start_point: int) -> None:
         async with connected(port) as client:
-            await client.subscribe(type="orders", **{"from": {key: wish}})
+            await client.subscribe(type="orders", **{"from": {key: start_point}})
             while not heard[key] or heard[key][-1] < 3999:
                 message = await client.hear("orders", "gap", "error")
                 assert message["channel"] == "orders"
@@ -185,8 +185,8 @@ async def test_what_has_not_been_written_yet_begins_at_the_newest_line_with_a_wa
     with trio.fail_after(20):
         async with running(tmp_path) as port, connected(port) as client:
             answers: list[dict[str, Any]] = [
-                await client.subscribe(type="orders", id=key, **{"from": {key: wish}})
-                for key, wish in (("time", FIRST_MS + 10**9), ("block", 2))
+                await client.subscribe(type="orders", id=key, **{"from": {key: start_point}})
+                for key, start_point in (("time", FIRST_MS + 10**9), ("block", 2))
             ]
             append(hour_file(tmp_path, "20260505/17"), lines(Layout.STREAMING, 2, 1))
             for _ in answers:
@@ -201,18 +201,18 @@ def test_every_block_of_a_recording_is_found_by_number_and_by_time(tmp_path: Pat
     name = {Layout.STREAMING: "streaming", Layout.BY_BLOCK: "by_block"}[layout]
     append(hour_file(tmp_path, "20260505/17", layout), sample(f"node_order_statuses-{name}-btc51.jsonl.gz"))
     log = Tree(tmp_path, ORDERS, layout)
-    reader = Reader(log, resolve(log, AtBlock(0)).cursor)  # type: ignore[union-attr]  # it is there
-    runs: dict[int | None, Run] = {}
+    reader = BatchReader(log, resolve(log, AtBlock(0)).cursor)  # type: ignore[union-attr]  # it is there
+    runs: dict[int | None, BlockSlice] = {}
     while batch := reader.next(None, lambda: None):
         for entry in batch.entries:
-            runs.setdefault(entry.run.block, entry.run)
+            runs.setdefault(entry.slice.block, entry.slice)
     reader.close()
 
     assert len(runs) > 40
     for block, run in runs.items():
         assert block is not None
         assert run.time_ms is not None
-        for wish in (AtBlock(block), AtTime(run.time_ms)):
-            start = resolve(log, wish)
+        for start_point in (AtBlock(block), AtTime(run.time_ms)):
+            start = resolve(log, start_point)
             assert start is not None
             assert (start.cursor.block, start.gap) == (block, None)

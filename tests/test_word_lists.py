@@ -17,21 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_memory import port_of, resident_bytes
 
-from hyperwatch.feed.ends import Why
-from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.feed.guard import Guard
-from hyperwatch.feed.limits import Limits
-from hyperwatch.feed.trades import Trades
-from hyperwatch.feed.views import Orders
-from hyperwatch.feed.word_lists import SUBSCRIPTION_WORDS, HasLists, OidSet, TooManyWordsError, WordBudget
-from hyperwatch.feed.words import Words
+from hyperwatch.feed.channels.events import Orders
+from hyperwatch.feed.channels.trades import Trades
+from hyperwatch.feed.filters.orders import OrderFilter
+from hyperwatch.feed.filters.word_lists import SUBSCRIPTION_WORDS, HasLists, OidSet, TooManyWordsError, WordBudget
+from hyperwatch.feed.requests.filter_keys import FilterKeys
+from hyperwatch.server.admission import Admission
+from hyperwatch.server.limits import Limits
+from hyperwatch.server.refusals import Reason
 from support import Client, connected, until
 
 MIB = 2**20
 
 
 def orders(**words: Any) -> Orders:  # noqa: ANN401  as clients write them
-    return Orders(Words(**words).filter())
+    return Orders(FilterKeys(**words).filter())
 
 
 def coins(number: int, prefix: str = "C") -> tuple[str, ...]:
@@ -54,9 +54,9 @@ def test_each_word_counts_long_ones_several_times_and_eight_oids_as_one() -> Non
         "trades": (Trades("BTC"), 1),
         "everything": (Orders(OrderFilter()), 0),
     }
-    for name, (view, number) in counted.items():
+    for name, (channel, number) in counted.items():
         before = words.held
-        words.take(name, view)
+        words.take(name, channel)
         assert words.held - before == number + SUBSCRIPTION_WORDS, name
     words.close()
     assert words.held == 0
@@ -64,12 +64,12 @@ def test_each_word_counts_long_ones_several_times_and_eight_oids_as_one() -> Non
 
 def test_a_list_that_several_hold_is_one_list_and_the_service_counts_it_once() -> None:
     budget = WordBudget(10_000, 2_000)
-    views = [orders(coins=coins(500)), orders(coins=coins(500)[::-1], notStatuses=("rejected",))]
-    one, other = (view.filter.lists for view in views)
+    channels = [orders(coins=coins(500)), orders(coins=coins(500)[::-1], notStatuses=("rejected",))]
+    one, other = (channel.filter.lists for channel in channels)
     assert next(iter(one)) is next(iter(other)), "kept once"
-    connections = [budget.connection() for _ in views]
-    for words, view in zip(connections, views, strict=True):
-        words.take("a", view)
+    connections = [budget.connection() for _ in channels]
+    for words, channel in zip(connections, channels, strict=True):
+        words.take("a", channel)
         assert words.held >= 500, "each of them has a list of that length"
     assert budget.held == sum(words.held for words in connections) - 500
     connections[0].close()
@@ -110,8 +110,8 @@ def test_a_set_of_oids_is_a_set(lists: list[list[int]], asked: int) -> None:
 async def test_more_words_than_a_connection_may_hold_are_an_error_and_are_free_again_when_a_subscription_ends(
     tmp_path: Path,
 ) -> None:
-    guard = Guard(Limits(client_words=150))
-    async with serving(tmp_path, guard) as at, connected(at.port) as client:
+    admission = Admission(Limits(client_words=150))
+    async with serving(tmp_path, admission) as at, connected(at.port) as client:
         assert (await client.subscribe(type="orders", id="a", coins=coins(100)))["channel"] == "subscriptionResponse"
         answer = await client.subscribe(type="fills", id="b", coins=coins(100))
         assert answer["code"] == "not-written", "what is refused for another reason holds nothing"
@@ -121,26 +121,26 @@ async def test_more_words_than_a_connection_may_hold_are_an_error_and_are_free_a
         await client.say({"method": "unsubscribe", "subscription": {"type": "orders", "id": "a"}})
         await client.hear("subscriptionResponse")
         assert (await client.subscribe(type="orders", id="b", coins=coins(60)))["channel"] == "subscriptionResponse"
-        assert guard.words.held == 64
-        await at.counted({Why.WORDS: 1})
+        assert admission.words.held == 64
+        await at.counted({Reason.WORDS: 1})
 
 
 async def test_a_connection_that_ends_and_a_cursor_that_is_refused_hold_no_words(tmp_path: Path) -> None:
-    guard = Guard()
-    async with serving(tmp_path, guard) as at:
+    admission = Admission()
+    async with serving(tmp_path, admission) as at:
         async with connected(at.port) as client:
             await client.subscribe(type="orders", id="a", coins=coins(100))
             other = "eyJ"  # no cursor
             assert (await client.subscribe(type="orders", id="b", coins=coins(9), **{"from": other}))[
                 "code"
             ] == "bad-cursor"
-            assert guard.words.held == 104
-        await until(lambda: guard.words.held == 0)
+            assert admission.words.held == 104
+        await until(lambda: admission.words.held == 0)
 
 
 async def test_more_words_than_all_may_hold_together_are_an_error_that_says_so(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, Guard(Limits(words=150))) as at,
+        serving(tmp_path, Admission(Limits(words=150))) as at,
         connected(at.port) as one,
         connected(at.port) as other,
     ):

@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from hyperwatch.cli import run
-from hyperwatch.cli.variables import misspelled
-from hyperwatch.feed.tokens import VARIABLE
+from hyperwatch.cli.environment import misspelled
+from hyperwatch.server.tokens import VARIABLE
 
 __all__ = ["command"]
 

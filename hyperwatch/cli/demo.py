@@ -12,17 +12,18 @@ import click
 import trio
 from loguru import logger
 
-from hyperwatch import logs, service
-from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
 from hyperwatch.cli.options import LAYOUT, NumberRange, option
-from hyperwatch.cli.screen import ClosedOutputError, Output, is_terminal
-from hyperwatch.cli.table import Board
+from hyperwatch.cli.terminal.board import Board
+from hyperwatch.cli.terminal.live import Notices, now_ms, refresh, until_signal
+from hyperwatch.cli.terminal.output import ClosedOutputError, Output, is_terminal
 from hyperwatch.client import Message, Subscription, connect
 from hyperwatch.config import Address, Config
 from hyperwatch.errors import HyperwatchError
 from hyperwatch.node.streams import ORDERS, Layout
-from hyperwatch.simulate.shapes import Summary
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.runtime import logs
+from hyperwatch.service import service
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import Summary
 
 __all__ = ["command"]
 

@@ -11,8 +11,8 @@ import msgspec
 from hyperwatch.cli.options import F, default_state_dir, option
 from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import UsageError
-from hyperwatch.log import state
-from hyperwatch.log.journal import Journal
+from hyperwatch.ledger import state_dir as states
+from hyperwatch.ledger.journal import Journal
 from hyperwatch.node.times import iso_of
 
 __all__ = ["gaps", "quarantine"]
@@ -32,7 +32,7 @@ def gaps(state_dir: Path, as_json: bool) -> int:
 
     Works beside a running service. Exit code 1 where some of the ledger cannot be read: it says how much.
     """
-    ledger = state.gaps(_existing(state_dir))
+    ledger = states.gaps(_existing(state_dir))
     for number, gap in ledger.read():
         if as_json:
             click.echo(msgspec.json.encode({"number": number} | msgspec.to_builtins(gap)))
@@ -58,7 +58,7 @@ def list_(state_dir: Path) -> int:
 
     Exit code 1 where some of the list cannot be read itself: it says how much.
     """
-    journal = state.quarantine(_existing(state_dir))
+    journal = states.quarantine(_existing(state_dir))
     for number, damage in journal.read():
         where = f"{damage.file} at {damage.offset}, {damage.length_bytes} bytes"
         click.echo(f"{number}  {iso_of(damage.seen_ms)}  {where}  {damage.reason}")
@@ -70,7 +70,7 @@ def list_(state_dir: Path) -> int:
 @state_dir
 def show(number: int, state_dir: Path) -> None:
     """Write the bytes of one of them to standard output, as they stand in the file."""
-    journal = state.quarantine(_existing(state_dir))
+    journal = states.quarantine(_existing(state_dir))
     for found, damage in journal.read():
         if found == number:
             click.echo(damage.data, nl=False)
@@ -89,7 +89,7 @@ def _existing(directory: Path) -> Path:
     return directory
 
 
-_Journal = Journal[state.GapRecord] | Journal[state.DamageRecord]
+_Journal = Journal[states.GapRecord] | Journal[states.DamageRecord]
 
 
 def _tell_rest(journal: _Journal, what: str, directory: Path) -> int:

@@ -16,11 +16,13 @@ from typing import Any
 
 import click
 
-from hyperwatch import __version__, logs
+from hyperwatch import __version__
 from hyperwatch.cli import config as config_command
-from hyperwatch.cli import demo, doctor, gaps, healthcheck, replay, run, simulate, watch
+from hyperwatch.cli import demo, gaps, healthcheck, replay, run, simulate, watch
+from hyperwatch.cli.doctor.command import command as doctor
 from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import HyperwatchError, UsageError
+from hyperwatch.runtime import logs
 
 __all__ = ["main", "program"]
 
@@ -60,7 +62,7 @@ for _command in (
     gaps.gaps,
     gaps.quarantine,
     healthcheck.command,
-    doctor.command,
+    doctor,
     config_command.command,
 ):
     program.add_command(_command)

@@ -11,8 +11,8 @@ import click
 import platformdirs
 
 from hyperwatch.errors import UsageError
-from hyperwatch.logs import LEVELS
 from hyperwatch.node.streams import Layout
+from hyperwatch.runtime.logs import LEVELS
 
 __all__ = [
     "DATA_DIR",

@@ -13,15 +13,15 @@ from click.core import ParameterSource
 
 from hyperwatch.cli.options import DETAILS, LAYOUT, detail_options, log_options, option
 from hyperwatch.cli.paths import UserPath
-from hyperwatch.cli.screen import is_tty
+from hyperwatch.cli.terminal.output import is_tty
 from hyperwatch.config import Address
 from hyperwatch.errors import DataError, UsageError
-from hyperwatch.feed.words import Words
-from hyperwatch.logs import say, to_stderr
+from hyperwatch.feed.requests.filter_keys import FilterKeys
 from hyperwatch.node.streams import STREAMS, Layout
-from hyperwatch.replay.bounds import Bound, Bounds
-from hyperwatch.replay.formats import Form
+from hyperwatch.replay.formats import OutputFormat
+from hyperwatch.replay.range import Bound, Bounds
 from hyperwatch.replay.session import Settings, replay
+from hyperwatch.runtime.logs import say, to_stderr
 
 __all__ = ["command"]
 
@@ -65,7 +65,7 @@ def _speed(_context: click.Context, parameter: click.Parameter, text: str) -> fl
 @click.command("replay", short_help="Play recorded files, to standard output or as the feed.")
 @click.argument("path", metavar="PATH...", nargs=-1, required=True, type=UserPath())
 @option("--to", type=click.Choice(["stdout", "ws"]), default="stdout", help="Where it goes; ws serves the feed.")
-@option("--format", type=click.Choice([form.value for form in Form]), default="events",
+@option("--format", type=click.Choice([form.value for form in OutputFormat]), default="events",
         help="The node's events, its lines (envelopes), both byte for byte; or flat objects of stream, block_number, "
              "block_time, local_time, index and event. One JSON document a line.")  # fmt: skip
 @option("--coin", multiple=True, metavar="COIN", help="Only these; case matters. xyz:* is every coin of a dex.")
@@ -142,7 +142,7 @@ def _settings(given: dict[str, Any]) -> Settings:
         paths=given["path"],
         stream=STREAMS.get(given["stream"]),
         layout=None if given["layout"] is None else Layout.of_label(given["layout"]),
-        form=Form(given["format"]),
+        form=OutputFormat(given["format"]),
         filter=wanted,
         bounds=Bounds(given["from"], given["until"]),
         speed=given["speed"],
@@ -152,9 +152,9 @@ def _settings(given: dict[str, Any]) -> Settings:
     )
 
 
-def _words(given: dict[str, Any], names: Iterable[str]) -> Words:
+def _words(given: dict[str, Any], names: Iterable[str]) -> FilterKeys:
     """The filter keys that some of the options stand for."""
-    return Words(**{_FILTERS[name]: given[name] for name in names if given[name] not in (None, ())})
+    return FilterKeys(**{_FILTERS[name]: given[name] for name in names if given[name] not in (None, ())})
 
 
 def _bad_filter(given: dict[str, Any], error: ValueError) -> UsageError:

@@ -11,10 +11,9 @@ import click
 import trio
 from loguru import logger
 
-from hyperwatch import memory, service
+from hyperwatch.cli.environment import misspelled
 from hyperwatch.cli.options import DATA_DIR, LAYOUT, NumberRange, default_state_dir, log_options, option
 from hyperwatch.cli.paths import UserPath
-from hyperwatch.cli.variables import misspelled
 from hyperwatch.config import (
     DEFAULT_BEHIND_S,
     DEFAULT_DEADLINE_S,
@@ -26,23 +25,25 @@ from hyperwatch.config import (
     default_workers,
     origin,
 )
-from hyperwatch.doors import Doors
 from hyperwatch.feed.budget import DEFAULT_SHARE
-from hyperwatch.feed.limits import (
-    DEFAULT_CLIENT_PAST_MB_S,
+from hyperwatch.node.streams import Layout
+from hyperwatch.runtime import memory
+from hyperwatch.runtime.logs import to_stderr
+from hyperwatch.server.limits import (
+    DEFAULT_CATCH_UP_MB_S,
+    DEFAULT_CLIENT_CATCH_UP_MB_S,
     DEFAULT_CLIENT_WORDS,
     DEFAULT_CONNECTIONS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
-    DEFAULT_PAST_MB_S,
     DEFAULT_SUBSCRIPTIONS,
     DEFAULT_WORDS,
     Limits,
     raise_open_files,
 )
-from hyperwatch.feed.proxies import Proxies
-from hyperwatch.feed.tokens import VARIABLE, Tokens
-from hyperwatch.logs import to_stderr
-from hyperwatch.node.streams import Layout
+from hyperwatch.server.proxies import Proxies
+from hyperwatch.server.tokens import VARIABLE, Tokens
+from hyperwatch.service import service
+from hyperwatch.service.frontend import Frontend
 
 __all__ = ["command", "configured"]
 
@@ -88,9 +89,9 @@ def metrics_address() -> str:
         help="Coins, accounts and other words in the filters of one connection; docs/security.md says how they count.")  # fmt: skip
 @option("--max-filter-words-in-all", type=click.IntRange(1), default=DEFAULT_WORDS,
         help="The same for all connections together: 120,000 take about 25 MB.")  # fmt: skip
-@option("--past-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_PAST_MB_S,
+@option("--catch-up-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_CATCH_UP_MB_S,
         help="How fast the past is read for all clients together; the node comes first. 0: without a limit.")  # fmt: skip
-@option("--client-past-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_CLIENT_PAST_MB_S,
+@option("--client-catch-up-rate", metavar="MB/S", type=NumberRange(0), default=DEFAULT_CLIENT_CATCH_UP_MB_S,
         help="The same for one client.")  # fmt: skip
 @option("--client-head-share", metavar="PART", type=NumberRange(0), default=DEFAULT_SHARE,
         help="The part of the event loop's time that the connections of one client may have together, as docs/security.md "
@@ -145,8 +146,8 @@ def configured(settings: Mapping[str, Any]) -> Config:
             settings["max_subscriptions"],
             words=settings["max_filter_words_in_all"],
             client_words=settings["max_filter_words"],
-            past_mb_s=settings["past_rate"] or math.inf,
-            client_past_mb_s=settings["client_past_rate"] or math.inf,
+            catch_up_mb_s=settings["catch_up_rate"] or math.inf,
+            client_catch_up_mb_s=settings["client_catch_up_rate"] or math.inf,
             client_share=settings["client_head_share"] or math.inf,
         ),
         tokens=Tokens.load(settings["tokens_file"], os.environ.get(VARIABLE)),
@@ -154,7 +155,7 @@ def configured(settings: Mapping[str, Any]) -> Config:
         proxies=Proxies.of(settings["trusted_proxy"]),
         info_url=settings["info_url"],
     )
-    Doors.of(config)  # which says whether they can be built
+    Frontend.of(config)  # which says whether they can be built
     return config
 
 

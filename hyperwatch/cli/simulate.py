@@ -14,10 +14,10 @@ import click
 from hyperwatch.cli.options import NumberRange, option
 from hyperwatch.cli.paths import UserPath
 from hyperwatch.errors import UsageError
-from hyperwatch.logs import say
 from hyperwatch.node.streams import STREAMS, Layout, Stream
-from hyperwatch.simulate.shapes import Faults
-from hyperwatch.simulate.writer import simulate
+from hyperwatch.runtime.logs import say
+from hyperwatch.simulate.hour_files import simulate
+from hyperwatch.simulate.model import Faults
 
 __all__ = ["command"]
 

@@ -10,14 +10,14 @@ import click
 import msgspec
 import trio
 
-from hyperwatch.cli.live import Notices, now_ms, refresh, until_signal
+from hyperwatch.cli.environment import TOKEN
 from hyperwatch.cli.options import DETAILS, detail_options, option
-from hyperwatch.cli.screen import Output, is_terminal
-from hyperwatch.cli.table import Board
-from hyperwatch.cli.variables import TOKEN
-from hyperwatch.client import BookDiffs, Fills, Message, Orders, Subscription, complete, connect
+from hyperwatch.cli.terminal.board import Board
+from hyperwatch.cli.terminal.live import Notices, now_ms, refresh, until_signal
+from hyperwatch.cli.terminal.output import Output, is_terminal
+from hyperwatch.client import BookDiffs, Fills, Message, Orders, Subscription, connect, normalize_url
 from hyperwatch.errors import UsageError
-from hyperwatch.replay.bounds import Bound
+from hyperwatch.replay.range import Bound
 
 __all__ = ["command"]
 
@@ -84,7 +84,7 @@ def command(
         wanted = _trades(wanted)
     _refuse_bytes(wanted)
     board = Board(count)
-    watcher = _Watcher(complete(url), {"type": type_, **wanted}, board, Output(), Notices(board))
+    watcher = _Watcher(normalize_url(url), {"type": type_, **wanted}, board, Output(), Notices(board))
     try:
         return trio.run(until_signal, watcher.watch)
     finally:

@@ -1,19 +1,6 @@
 """A client of the feed: connects, resumes by itself, and hands out every event exactly once."""
 
-from hyperwatch.client.address import complete
 from hyperwatch.client.errors import FeedError, LossError
-from hyperwatch.client.events import (
-    Builder,
-    Diff,
-    DiffEvent,
-    Fill,
-    FillEvent,
-    Liquidation,
-    NewSize,
-    Order,
-    OrderEvent,
-    SizeUpdate,
-)
 from hyperwatch.client.feed import Feed, Subscription, connect
 from hyperwatch.client.messages import (
     BookDiffs,
@@ -27,7 +14,20 @@ from hyperwatch.client.messages import (
     Orders,
     Position,
 )
-from hyperwatch.client.track import Answer
+from hyperwatch.client.node_events import (
+    Builder,
+    Diff,
+    DiffEvent,
+    Fill,
+    FillEvent,
+    Liquidation,
+    NewSize,
+    Order,
+    OrderEvent,
+    SizeUpdate,
+)
+from hyperwatch.client.subscription_state import Answer
+from hyperwatch.client.url import normalize_url
 
 __all__ = [
     "Answer",
@@ -55,6 +55,6 @@ __all__ = [
     "Position",
     "SizeUpdate",
     "Subscription",
-    "complete",
     "connect",
+    "normalize_url",
 ]

@@ -18,8 +18,8 @@ import msgspec
 import trio
 
 from hyperwatch.client.errors import FeedError, LossError
-from hyperwatch.client.track import Answer, Item, Stage, Track
-from hyperwatch.client.wire import ClosedError
+from hyperwatch.client.subscription_state import Answer, Item, Stage, SubscriptionState
+from hyperwatch.client.websocket import ClosedError
 from hyperwatch.errors import UsageError
 
 __all__ = ["Connection", "End", "Socket"]
@@ -55,7 +55,7 @@ class _Asked:
     """What the feed was asked and has not answered yet."""
 
     method: str
-    track: Track
+    track: SubscriptionState
     document: str
     answered: trio.Event = attrs.field(factory=trio.Event)
 
@@ -114,7 +114,7 @@ class Connection:
         self,
         socket: Socket,
         url: str,
-        tracks: Sequence[Track],
+        tracks: Sequence[SubscriptionState],
         names: Iterator[str],
         stirred: trio.lowlevel.ParkingLot,
     ) -> None:
@@ -167,7 +167,7 @@ class Connection:
                 return _Asked("subscribe", track, track.request(next(self._names)))
         return None
 
-    def _wanted(self) -> list[Track]:
+    def _wanted(self) -> list[SubscriptionState]:
         return [track for track in self._tracks if track.stage is Stage.WANTED]
 
     def _answer(self, asked: _Asked, envelope: _Envelope, text: bytes) -> None:
@@ -240,10 +240,10 @@ class Connection:
                 if _concerns(track, envelope):
                     await self._put(track, Item(channel, text, data))
 
-    def _open(self, *, ours: bool) -> list[Track]:
+    def _open(self, *, ours: bool) -> list[SubscriptionState]:
         return [track for track in self._tracks if track.stage is Stage.OPEN and track.ours is ours]
 
-    async def _put(self, track: Track, item: Item) -> None:
+    async def _put(self, track: SubscriptionState, item: Item) -> None:
         """Gives a subscription its message, and waits until it has room, unless others wait."""
         track.put(item)
         while track.full and track.stage is Stage.OPEN:
@@ -262,9 +262,9 @@ class Connection:
         return End(FeedError(what, "connect again"), final=error.code in _FINAL)
 
 
-def _concerns(track: Track, envelope: _Envelope) -> bool:
+def _concerns(track: SubscriptionState, envelope: _Envelope) -> bool:
     """Whether an official message is one of this subscription's: where it has a user or a coin, that says so."""
-    if envelope.channel != track.wish.get("type"):
+    if envelope.channel != track.start_point.get("type"):
         return False
     try:
         found = _ABOUT.decode(envelope.data)
@@ -272,7 +272,7 @@ def _concerns(track: Track, envelope: _Envelope) -> bool:
         found = []  # of a shape that names nobody
     about = (found[0] if found else _About()) if isinstance(found, list) else found
     user, coin = envelope.user or about.user, about.coin
-    wished_user, wished_coin = str(track.wish.get("user", user)), track.wish.get("coin", coin)
+    wished_user, wished_coin = str(track.start_point.get("user", user)), track.start_point.get("coin", coin)
     return (not user or user.lower() == wished_user.lower()) and (not coin or coin == wished_coin)
 
 

@@ -12,7 +12,6 @@ import msgspec
 import trio
 from loguru import logger
 
-from hyperwatch.client.address import complete
 from hyperwatch.client.errors import FeedError
 from hyperwatch.client.messages import (
     BookDiffs,
@@ -27,8 +26,9 @@ from hyperwatch.client.messages import (
     message_of,
 )
 from hyperwatch.client.session import Session
-from hyperwatch.client.track import Answer, Item, Track
-from hyperwatch.client.wire import open_client
+from hyperwatch.client.subscription_state import Answer, Item, SubscriptionState
+from hyperwatch.client.url import normalize_url
+from hyperwatch.client.websocket import open_client
 from hyperwatch.errors import UsageError
 
 __all__ = ["Feed", "OnGap", "Start", "Subscription", "connect"]
@@ -51,7 +51,7 @@ class Subscription(AsyncIterator[M_co], Generic[M_co]):
     left in the middle may simply be forgotten; `aclose` tells the feed to send no more of it.
     """
 
-    def __init__(self, track: Track, read: Callable[[Item], M_co], session: Session) -> None:
+    def __init__(self, track: SubscriptionState, read: Callable[[Item], M_co], session: Session) -> None:
         self._track = track
         self._read = read
         self._session = session
@@ -188,20 +188,20 @@ class Feed:
         self, kind: str, start: object, on_gap: OnGap, filters: Mapping[str, object], *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
         given = {_wire_name(key): value for key, value in filters.items()} | {"from": start}
-        wish = {"type": kind} | {key: value for key, value in given.items() if value is not None}
-        return self._subscription(wish, on_gap, raw=raw)
+        start_point = {"type": kind} | {key: value for key, value in given.items() if value is not None}
+        return self._subscription(start_point, on_gap, raw=raw)
 
     def _subscription(
-        self, wish: Mapping[str, object], on_gap: OnGap, *, raw: bool
+        self, start_point: Mapping[str, object], on_gap: OnGap, *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
         for key, remedy in (
             ("id", "subscriptions are told apart by themselves"),
             ("compress", "this client reads text"),
         ):
-            if key in wish:
+            if key in start_point:
                 what = f"{key} in a subscription of the client library"
                 raise UsageError(what, f"leave it out: {remedy}")
-        track = Track(wish, self._session.stir)
+        track = SubscriptionState(start_point, self._session.notify)
         reader = _Reader(on_gap == "raise")
         if raw:
             return Subscription(track, reader.bytes_of, self._session)
@@ -250,7 +250,7 @@ async def connect(
     if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
         what = "the token is empty, or has signs that no token has"
         raise UsageError(what, "give it as it stands in the service's file, without spaces around it")
-    session = Session(complete(url), token, open_client, on_break or _warn)
+    session = Session(normalize_url(url), token, open_client, on_break or _warn)
     failure: Exception | None = None  # raised outside the nursery, which would wrap it in a group
     try:
         async with trio.open_nursery() as nursery:

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from hyperwatch.client.errors import FeedError
-from hyperwatch.client.events import DiffEvent, Fill, FillEvent, OrderEvent
+from hyperwatch.client.node_events import DiffEvent, Fill, FillEvent, OrderEvent
 
 __all__ = [
     "OURS",

@@ -13,8 +13,8 @@ import trio
 
 from hyperwatch.client.connection import Connection, End, Socket
 from hyperwatch.client.errors import FeedError, again
-from hyperwatch.client.track import Track
-from hyperwatch.client.wire import RefusedError
+from hyperwatch.client.subscription_state import SubscriptionState
+from hyperwatch.client.websocket import RefusedError
 
 __all__ = ["Opener", "Session"]
 
@@ -46,7 +46,7 @@ class Session:
     _token: str | None = attrs.field(repr=False)
     _opener: Opener
     _on_break: Callable[[FeedError], object]
-    _tracks: list[Track] = attrs.field(factory=list)
+    _tracks: list[SubscriptionState] = attrs.field(factory=list)
     _names: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _stirred: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _serving: trio.CancelScope | None = None
@@ -82,7 +82,7 @@ class Session:
             await trio.sleep(random.uniform(0, min(_LONGEST_S, _FIRST_S * 2 ** min(tries, _DOUBLINGS))))
             tries += 1
 
-    def add(self, track: Track) -> None:
+    def add(self, track: SubscriptionState) -> None:
         """A subscription to be served.
 
         Raises:
@@ -92,7 +92,7 @@ class Session:
             raise again(self._over)
         self._tracks[:] = [*(other for other in self._tracks if not other.done), track]
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """A subscription has something to ask for, or was taken from."""
         self._stirred.unpark_all()
 

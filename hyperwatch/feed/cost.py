@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperwatch.feed.packing import Message
+from hyperwatch.feed.messages import Message
 
 __all__ = [
     "ASK_US",

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import attrs
 import trio
 
+from hyperwatch.feed.channels.events import Behind, Channel, position_message
 from hyperwatch.feed.cost import ASK_US, AT_ONCE_US, BRIEF_US, BYTES_PER_US, made_us
-from hyperwatch.feed.interest import Index, Interest
 from hyperwatch.feed.look import look
-from hyperwatch.feed.packing import Encoding, packed
-from hyperwatch.feed.subscription import Framed, Outlet, Subscription
-from hyperwatch.feed.views import Behind, View, standing
-from hyperwatch.log.batch import Batch, Entry
-from hyperwatch.log.cursor import Cursor
-from hyperwatch.log.ring import Ring
+from hyperwatch.feed.messages import Encoding, compressed
+from hyperwatch.feed.routing import RoutingIndex, RoutingKeys
+from hyperwatch.feed.subscription import Framed, Framing, Outlet, Subscription
+from hyperwatch.ingest.ring import Ring
+from hyperwatch.log.batches import Batch, Entry
+from hyperwatch.log.positions import Cursor
 
 __all__ = ["TELL_S", "Hub"]
 
@@ -43,8 +43,8 @@ _PARTS = 1024  # of a write: IOV_MAX
 class _Group:
     """The live subscriptions of equal views."""
 
-    view: View
-    interest: Interest | None
+    channel: Channel
+    interest: RoutingKeys | None
     members: dict[Subscription, None] = attrs.Factory(dict)
     """A dict, not a set: clients in the order they came."""
     made_us: float = 0.0
@@ -96,11 +96,13 @@ class Hub:
 
     Args:
         ring: the batches decoded last; the head fills it before it publishes.
+        framing: makes the server's frames of messages.
         clock: tells the time by which clients' budgets fill up.
     """
 
-    def __init__(self, ring: Ring, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, ring: Ring, framing: Framing, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
+        self.framing = framing
         self.ring = ring
         self.last: Entry | None = None
         """The entry published last."""
@@ -110,9 +112,9 @@ class Hub:
         self._awaited = False  # its end
         self._work_us = 0.0  # since a checkpoint
         self._now_s = 0.0  # then
-        self._groups: dict[View, _Group] = {}
-        self._index: Index[_Group] = Index()
-        self._keyed = 0  # how many of the groups look at what events are routed by
+        self._groups: dict[Channel, _Group] = {}
+        self._index: RoutingIndex[_Group] = RoutingIndex()
+        self._needs_keys = 0  # how many of the groups look at what events are routed by
         self._published = trio.Event()
         self._coins: frozenset[str] = frozenset()
         self._coins_read_s = -TELL_S
@@ -122,12 +124,12 @@ class Hub:
 
         Whether its client has time for that is for who calls to know.
         """
-        view = subscription.view
-        group = self._groups.get(view)
+        channel = subscription.channel
+        group = self._groups.get(channel)
         if group is None:
-            group = self._groups[view] = _Group(view, view.interest, made_us=subscription.looked_us)
+            group = self._groups[channel] = _Group(channel, channel.interest, made_us=subscription.looked_us)
             self._index.add(group)
-            self._keyed += view.keyed
+            self._needs_keys += channel.needs_keys
         group.members[subscription] = None
         subscription.live = True
 
@@ -136,17 +138,17 @@ class Hub:
         if not subscription.live:
             return
         subscription.live = False
-        group = self._groups[subscription.view]
+        group = self._groups[subscription.channel]
         del group.members[subscription]
         if not group.members:
-            del self._groups[group.view]
+            del self._groups[group.channel]
             self._index.remove(group)
-            self._keyed -= group.view.keyed
+            self._needs_keys -= group.channel.needs_keys
 
     @property
-    def keyed(self) -> bool:
+    def needs_keys(self) -> bool:
         """Whether anyone at the head looks at what events are routed by."""
-        return self._keyed > 0
+        return self._needs_keys > 0
 
     async def publish(self, batch: Batch) -> int:
         """Pushes a batch, which the ring holds already.
@@ -172,10 +174,10 @@ class Hub:
         demanding: list[tuple[_Group, list[_Numbered], float]] = []
         later: list[_Later] = []
         for group, entries in asked.items():
-            if group.view.brief:  # most are, and there are thousands
+            if group.channel.brief:  # most are, and there are thousands
                 look_us = ASK_US * len(entries)
             else:
-                look_us = sum(group.view.look_us(entry) for _, entry in entries)
+                look_us = sum(group.channel.look_us(entry) for _, entry in entries)
                 self._work_us += look_us * _ESTIMATE
                 if self._work_us >= AT_ONCE_US:
                     await self._breathe()
@@ -207,11 +209,11 @@ class Hub:
         said: list[_Pushed] = []
         took_us, size = look_us, 0
         for serial, entry in entries:
-            messages = group.view.messages(entry) if look_us < BRIEF_US else await look(group.view, entry)
+            messages = group.channel.messages(entry) if look_us < BRIEF_US else await look(group.channel, entry)
             if messages:
                 took_us += made_us(messages)
                 each = _Pushed(
-                    serial, entry, [Framed(message) for message in messages], sum([len(m.tail) for m in messages])
+                    serial, entry, [self.framing(message) for message in messages], sum([len(m.tail) for m in messages])
                 )
                 size += each.size
                 said.append(each)
@@ -256,7 +258,7 @@ class Hub:
         asked: defaultdict[_Group, list[_Numbered]] = defaultdict(list)
         for numbered in entries:
             _, entry = numbered
-            self._work_us += entry.run.count // _EVENTS_PER_US
+            self._work_us += entry.slice.count // _EVENTS_PER_US
             for group in self._groups.values() if entry.gaps else self._index.asked(entry):
                 asked[group].append(numbered)
         return asked
@@ -327,14 +329,14 @@ class Hub:
             for at in range(0, len(subscriptions), _TOLD_AT_ONCE):
                 await self._between_entries()
                 if where is None or where.last is not self.last:
-                    where = _Standing(self._start, self.last)
+                    where = _Standing(self._start, self.last, self.framing)
                 self._tell(outlet, subscriptions[at : at + _TOLD_AT_ONCE], where)
 
     async def _by_outlet(self) -> dict[Outlet, list[Subscription]]:
         """The live subscriptions of our own types: what one client is told goes out together."""
         found: defaultdict[Outlet, list[Subscription]] = defaultdict(list)
         for group in list(self._groups.values()):
-            if group.view.ours:
+            if group.channel.resumable:
                 for subscription in group.members:
                     found[subscription.outlet].append(subscription)
                 self._work_us += _TELL_US * len(group.members)
@@ -355,7 +357,7 @@ class Hub:
         # Who is ahead of the hub's last entry has been sent more by its connection.
         told = [each for each in subscriptions if each.live and each.serial <= self._serial]
         frames = b"".join(
-            [part for each in told for part in where.framed(each.view.compress).next(each.name, each.seq + 1)[0]]
+            [part for each in told for part in where.framed(each.channel.compress).next(each.name, each.seq + 1)[0]]
         )
         self._work_us += _PUSH_US + _TELL_US * len(told)
         if frames and outlet.offer((frames,), len(frames)):  # a socket that takes nothing now is told later
@@ -367,7 +369,7 @@ class Hub:
         now = time.monotonic()
         if now - self._coins_read_s >= TELL_S:
             self._coins_read_s = now
-            self._coins = frozenset().union(*(entry.run.coin_counts for entry in self.ring))
+            self._coins = frozenset().union(*(entry.slice.coin_counts for entry in self.ring))
         return self._coins
 
     def live_clients(self) -> int:
@@ -378,15 +380,16 @@ class Hub:
 class _Standing:
     """Where who has had all so far stands, in each encoding that is asked for."""
 
-    def __init__(self, start: Cursor, last: Entry | None) -> None:
+    def __init__(self, start: Cursor, last: Entry | None, framing: Framing) -> None:
         self.last = last
-        self._message = standing("cursor", last.after if last else start, last)
+        self._framing = framing
+        self._message = position_message("cursor", last.after if last else start, last)
         self._framed: dict[Encoding | None, Framed] = {}
 
     def framed(self, encoding: Encoding | None) -> Framed:
         """The message."""
         if encoding not in self._framed:
-            self._framed[encoding] = Framed(packed(self._message, encoding))
+            self._framed[encoding] = self._framing(compressed(self._message, encoding))
         return self._framed[encoding]
 
 
@@ -395,11 +398,11 @@ def _together(entries: Sequence[Entry], serial: int) -> Iterator[list[_Numbered]
     some: list[_Numbered] = []
     size = 0
     for number, entry in enumerate(entries, serial):
-        if some and (size + entry.run.size_bytes > _TOGETHER_BYTES or len(some) == _TOGETHER):
+        if some and (size + entry.slice.size_bytes > _TOGETHER_BYTES or len(some) == _TOGETHER):
             yield some
             some, size = [], 0
         some.append((number, entry))
-        size += entry.run.size_bytes
+        size += entry.slice.size_bytes
     if some:
         yield some
 

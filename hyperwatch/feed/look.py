@@ -6,24 +6,24 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from hyperwatch.feed.packing import Message
-from hyperwatch.feed.views import View
-from hyperwatch.log.batch import Entry
+from hyperwatch.feed.channels.events import Channel
+from hyperwatch.feed.messages import Message
+from hyperwatch.log.batches import Entry
 
 __all__ = ["look"]
 
 
 async def look(
-    view: View, entry: Entry, pause: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    channel: Channel, entry: Entry, pause: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 ) -> Sequence[Message]:
     """What a view hears of an entry.
 
     Args:
-        view: it is asked.
+        channel: it is asked.
         entry: about this.
         pause: lets others run.
     """
-    parts = view.messages_in_parts(entry)
+    parts = channel.messages_in_parts(entry)
     while True:
         try:
             next(parts)

@@ -8,21 +8,31 @@ from typing import Protocol
 import attrs
 import msgspec
 
+from hyperwatch.derive.trades import OpenFills
 from hyperwatch.feed.budget import Allowance
-from hyperwatch.feed.frames import head_of
-from hyperwatch.feed.packing import Message
-from hyperwatch.feed.trades import Trades, paired
-from hyperwatch.feed.views import Behind, View
-from hyperwatch.log.batch import Entry
-from hyperwatch.log.cursor import Cursor
+from hyperwatch.feed.channels.events import Behind, Channel
+from hyperwatch.feed.channels.trades import Trades, paired
+from hyperwatch.feed.messages import Message
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.batches import Entry
 from hyperwatch.log.gaps import Gap
-from hyperwatch.log.reader import Reader
-from hyperwatch.node.trades import Held
+from hyperwatch.log.positions import Cursor
 
-__all__ = ["Framed", "Offer", "Outlet", "Subscription"]
+__all__ = ["Framed", "Framing", "Offer", "Outlet", "Subscription"]
 
 Offer = Callable[[Sequence[bytes], int], bool]
 """Sends the parts of whole frames, so many bytes together, without waiting; False where nothing was taken."""
+
+
+class Framed(Protocol):
+    """A message as the server's frames: what subscriptions share of it is made once."""
+
+    def next(self, name: bytes, seq: int) -> tuple[Sequence[bytes], int]:
+        """(the parts of a frame for a subscription of that name, their size)."""
+
+
+Framing = Callable[[Message], Framed]
+"""Makes frames of messages: the feed itself knows none."""
 
 
 class Outlet(Protocol):
@@ -48,7 +58,7 @@ class Subscription:
     `serial`, or from the files by `reader` where the ring has let go of that.
     """
 
-    view: View
+    channel: Channel
     id: str
     outlet: Outlet
     cursor: Cursor
@@ -57,12 +67,12 @@ class Subscription:
     """The ring's number of the entry there; -1 where the files serve it. While live: entries before it were sent by the
     connection."""
     live: bool = False
-    reader: Reader | None = None
+    reader: BatchReader | None = None
     reads: int = 0
     """How often that reader has read."""
     gap: Gap | None = None
     """What is missing where it begins, and has not been told yet."""
-    held: Held = attrs.Factory(Held)
+    held: OpenFills = attrs.Factory(OpenFills)
     """Of trades, while behind: what waits for its other side there."""
     sending_s: float | None = None
     """Since when a message of it is being sent, by the event loop's clock."""
@@ -91,11 +101,11 @@ class Subscription:
 
     def head(self, message: Message) -> bytes:
         """What stands before a message's tail: `id` and the next `seq`, or nothing for official types."""
-        return _form_of(message) % (self.name, self.seq + 1) if message.channel else b""
+        return message.form % (self.name, self.seq + 1) if message.channel else b""
 
     def complete(self, entry: Entry) -> Entry:
         """An entry from the files as the ring would have it for this view."""
-        return paired(entry, self.held)[0] if isinstance(self.view, Trades) else entry
+        return paired(entry, self.held)[0] if isinstance(self.channel, Trades) else entry
 
     def fall_behind(self, entry: Entry, serial: int, why: Behind) -> None:
         """The socket took nothing of an entry, or its client has no time left: from here the connection serves it."""
@@ -105,32 +115,3 @@ class Subscription:
         if entry.paired is not None:
             self.held = entry.paired.before
         self.outlet.wake()
-
-
-class Framed:
-    """A message as WebSocket frames, for one subscription after the other: what they share is made once."""
-
-    def __init__(self, message: Message) -> None:
-        self._binary, self._tail = message.binary, message.tail
-        self._form = _form_of(message) if message.channel else None
-        self._headers: dict[int, tuple[bytes, int]] = {}  # by the length of what stands before the tail; frames' sizes
-
-    def next(self, name: bytes, seq: int) -> tuple[tuple[bytes, bytes, bytes], int]:
-        """(the parts of a frame for a subscription of that name, their size)."""
-        head = b"" if self._form is None else self._form % (name, seq)
-        known = self._headers.get(len(head))
-        header, size = known or self._header(len(head))
-        return (header, head, self._tail), size
-
-    def _header(self, length: int) -> tuple[bytes, int]:
-        length_bytes = length + len(self._tail)
-        header = head_of(length_bytes, binary=self._binary)
-        self._headers[length] = header, len(header) + length_bytes
-        return self._headers[length]
-
-
-def _form_of(message: Message) -> bytes:
-    """What stands before the tail, for `id` and `seq` to be put in."""
-    if message.binary:
-        return b'{"channel":"%b","id":%%b,"seq":%%d}\n' % message.channel  # the body begins right behind the newline
-    return b'{"channel":"%b","data":{"id":%%b,"seq":%%d,' % message.channel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from hyperwatch.log.cursor import Cursor
+from hyperwatch.log.positions import Cursor
 
 __all__ = [
     "EVENT_TOO_LARGE",

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from hyperwatch.node.documents import again
-from hyperwatch.node.loose import int_of, text_of_json
+from hyperwatch.node.json_lines import again
+from hyperwatch.node.lenient_keys import int_of, text_of_json
 from hyperwatch.node.times import ms_of, text_of
 
 __all__ = ["BOM", "ENVELOPES", "OPENING", "Envelope", "bare", "envelope_of", "number_of", "one_block", "rewritten"]

@@ -17,10 +17,10 @@ from typing import Literal
 import attrs
 import msgspec
 
-from hyperwatch.node.documents import Lines, again
 from hyperwatch.node.envelopes import Envelope, bare, number_of
+from hyperwatch.node.json_lines import Lines, again
 from hyperwatch.node.keys import DiffKeys, FillKeys, FillPart, Keys, OrderKeys, OrderPart
-from hyperwatch.node.loose import UNREADABLE, diff_of, fill_of, order_of
+from hyperwatch.node.lenient_keys import UNREADABLE, diff_of, fill_of, order_of
 
 __all__ = [
     "DIFFS",

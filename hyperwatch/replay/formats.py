@@ -13,17 +13,17 @@ from typing import cast
 import attrs
 import msgspec
 
-from hyperwatch.feed.filters import OrderFilter
-from hyperwatch.feed.interest import routed
-from hyperwatch.log.batch import Batch, Entry, Span
+from hyperwatch.feed.filters.orders import OrderFilter
+from hyperwatch.feed.routing import positions_for
+from hyperwatch.log.batches import Batch, Entry, RawBatch
 from hyperwatch.node.envelopes import bare, envelope_of
 from hyperwatch.node.streams import ORDERS, Layout, Stream
-from hyperwatch.replay.bounds import Bounds
+from hyperwatch.replay.range import Bounds
 
-__all__ = ["Form", "Formatter", "Piece", "Wanted", "formatter"]
+__all__ = ["Formatter", "OutputFormat", "Piece", "Selection", "formatter"]
 
 
-class Form(enum.Enum):
+class OutputFormat(enum.Enum):
     """The formats, as options spell them."""
 
     EVENTS = "events"
@@ -43,11 +43,11 @@ class Piece:
     """How many wanted events it holds."""
 
 
-Formatter = Callable[[Span, Batch], Iterator[Piece]]
+Formatter = Callable[[RawBatch, Batch], Iterator[Piece]]
 
 
 @attrs.frozen
-class Wanted:
+class Selection:
     """Which events are wanted."""
 
     stream: Stream
@@ -57,45 +57,45 @@ class Wanted:
 
     def of(self, entry: Entry) -> Sequence[int]:
         """The positions of the wanted events among a run's."""
-        if not self.bounds.hold(entry.run):
+        if not self.bounds.hold(entry.slice):
             return ()
         if self.filter.everything:
-            return range(entry.run.count)
+            return range(entry.slice.count)
         if self.stream is ORDERS:
-            return self.filter.select(entry.run)
-        return routed(entry.run, self.filter.coins, self.filter.dexes, self.filter.users)
+            return self.filter.select(entry.slice)
+        return positions_for(entry.slice, self.filter.coins, self.filter.dexes, self.filter.users)
 
 
-def formatter(form: Form, wanted: Wanted, layout: Layout) -> Formatter:
+def formatter(form: OutputFormat, wanted: Selection, layout: Layout) -> Formatter:
     """The function that turns a span and the batch decoded of it into output."""
-    if form is Form.EVENTS or (form is Form.LINES and layout is Layout.PLAIN):
+    if form is OutputFormat.EVENTS or (form is OutputFormat.LINES and layout is Layout.PLAIN):
         return _Events(wanted)
-    return _Lines(wanted, layout) if form is Form.LINES else _Flat(wanted, layout)
+    return _Lines(wanted, layout) if form is OutputFormat.LINES else _Flat(wanted, layout)
 
 
 @attrs.frozen
 class _Events:
-    wanted: Wanted
+    wanted: Selection
 
-    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:  # noqa: ARG002  events are all that it takes
+    def __call__(self, span: RawBatch, batch: Batch) -> Iterator[Piece]:  # noqa: ARG002  events are all that it takes
         for entry in batch.entries:
             if chosen := self.wanted.of(entry):
-                run = entry.run
-                events = run.events if len(chosen) == run.count else run.some(chosen)
+                slice_ = entry.slice
+                events = slice_.events if len(chosen) == slice_.count else slice_.some(chosen)
                 # The type says iterables of bytes; any buffer will do, and a copy of each event would cost 20 %.
-                yield Piece(entry.run.time_ms, b"\n".join(cast("list[bytes]", [*events, b""])), len(chosen))
+                yield Piece(entry.slice.time_ms, b"\n".join(cast("list[bytes]", [*events, b""])), len(chosen))
 
 
 @attrs.define
 class _Lines:
     """Envelopes that hold a wanted event; without a filter also those that hold none."""
 
-    wanted: Wanted
+    wanted: Selection
     layout: Layout
     _carried: int = 0
     """Wanted events of a line so long that it makes several runs, before its last one."""
 
-    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:
+    def __call__(self, span: RawBatch, batch: Batch) -> Iterator[Piece]:
         for entry, lines in _with_lines(span, batch):
             chosen = self.wanted.of(entry)
             if not lines:
@@ -103,14 +103,14 @@ class _Lines:
                 continue
             carried, self._carried = self._carried, 0
             if holding := self._choose(entry, lines, chosen, carried):
-                yield Piece(entry.run.time_ms, b"\n".join([*holding, b""]), len(chosen) + carried)
+                yield Piece(entry.slice.time_ms, b"\n".join([*holding, b""]), len(chosen) + carried)
 
     def _choose(self, entry: Entry, lines: list[bytes], chosen: Sequence[int], carried: int) -> list[bytes]:
         if self.wanted.filter.everything:
-            repeat = entry.repeated and not entry.run.count
-            return lines if self.wanted.bounds.hold(entry.run) and not repeat else []
+            repeat = entry.repeated and not entry.slice.count
+            return lines if self.wanted.bounds.hold(entry.slice) and not repeat else []
         if len(lines) > 1:
-            return _holding(lines, entry.run.count, chosen, first_line=carried > 0)
+            return _holding(lines, entry.slice.count, chosen, first_line=carried > 0)
         return lines if chosen or carried else []
 
 
@@ -118,35 +118,35 @@ class _Lines:
 class _Flat:
     """One object an event, with what the envelope and the event's place say."""
 
-    wanted: Wanted
+    wanted: Selection
     layout: Layout
 
-    def __call__(self, span: Span, batch: Batch) -> Iterator[Piece]:
+    def __call__(self, span: RawBatch, batch: Batch) -> Iterator[Piece]:
         for entry, lines in _with_lines(span, batch):
             if chosen := self.wanted.of(entry):
-                yield Piece(entry.run.time_ms, self._objects(entry, lines, chosen), len(chosen))
+                yield Piece(entry.slice.time_ms, self._objects(entry, lines, chosen), len(chosen))
 
     def _objects(self, entry: Entry, lines: list[bytes], chosen: Sequence[int]) -> bytes:
-        run = entry.run
+        slice_ = entry.slice
         plain = self.layout is Layout.PLAIN
         front = b'{"stream":"%s","block_number":%s,"block_time":%s,"local_time":' % (
             self.wanted.stream.name.encode(),
-            b"null" if run.block is None else b"%d" % run.block,
-            b"null" if plain else msgspec.json.encode(run.time),
+            b"null" if slice_.block is None else b"%d" % slice_.block,
+            b"null" if plain else msgspec.json.encode(slice_.time),
         )
         if plain:
-            fronts = [front + b'null,"index":'] * run.count
+            fronts = [front + b'null,"index":'] * slice_.count
         elif len(lines) <= 1:  # of a line that makes several runs, the first ones have none
-            fronts = [front + _text(run.written) + b',"index":'] * run.count
+            fronts = [front + _text(slice_.written) + b',"index":'] * slice_.count
         else:
             fronts = []
             for envelope in map(envelope_of, filter(bare, lines)):
                 own = front + _text(envelope.local_time) + b',"index":'
                 fronts += [own] * len(envelope.events)
-            del fronts[: len(fronts) - run.count]  # in a run before this one, or repeats
+            del fronts[: len(fronts) - slice_.count]  # in a run before this one, or repeats
         return b"".join(
-            b'%s%d,"event":%s}\n' % (fronts[number], entry.first + number, event)
-            for number, event in zip(chosen, run.some(chosen), strict=True)
+            b'%s%d,"event":%s}\n' % (fronts[number], entry.first_index + number, event)
+            for number, event in zip(chosen, slice_.some(chosen), strict=True)
         )
 
 
@@ -154,21 +154,21 @@ def _text(time: str) -> bytes:
     return msgspec.json.encode(time or None)
 
 
-def _with_lines(span: Span, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
+def _with_lines(span: RawBatch, batch: Batch) -> Iterator[tuple[Entry, list[bytes]]]:
     """Each entry with the lines that end in it, damaged ones left out, without their ends."""
     # What is damaged may be no more than the beginning of a line: behind a tear the next one goes on.
-    damaged = deque(sorted((damage.offset, damage.length_bytes) for damage in batch.damage))
+    damaged = deque(sorted((unreadable.offset, unreadable.length_bytes) for unreadable in batch.unreadable))
     start = span.offset
     for entry in batch.entries:
         whole = []
-        while damaged and damaged[0][0] < entry.run.end:
+        while damaged and damaged[0][0] < entry.slice.end:
             offset, length_bytes = damaged.popleft()
             if offset >= start:
                 whole.append(span.data[start - span.offset : offset - span.offset])
                 start = offset + length_bytes
-        whole.append(span.data[start - span.offset : entry.run.end - span.offset])
+        whole.append(span.data[start - span.offset : entry.slice.end - span.offset])
         yield entry, b"".join(whole).split(b"\n")[:-1]
-        start = entry.run.end
+        start = entry.slice.end
 
 
 def _holding(lines: list[bytes], count: int, chosen: Sequence[int], *, first_line: bool) -> list[bytes]:

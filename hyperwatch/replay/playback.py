@@ -9,18 +9,18 @@ import attrs
 from loguru import logger
 
 from hyperwatch.errors import DataError
-from hyperwatch.log.compressed import Fate, RecordedFile, Source, open_source
-from hyperwatch.log.cursor import Cursor, FilePlace
-from hyperwatch.log.files import Recording, Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.scan import hour_of
-from hyperwatch.replay.bounds import Bounds
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.identify import hour_of
+from hyperwatch.log.packed_file import FileState, PackedFile, Source, open_source
+from hyperwatch.log.positions import Cursor, FilePosition
+from hyperwatch.log.tree import Recording, Tree
+from hyperwatch.replay.range import Bounds
 
-__all__ = ["Playback", "beginning", "first_inside"]
+__all__ = ["TolerantRecording", "beginning", "first_inside"]
 
 
 @attrs.frozen
-class Playback(Recording):
+class TolerantRecording(Recording):
     """A recording that ends where it is damaged, and keeps the reason.
 
     So what was read before still goes the whole way out, to a file or to clients. Whoever plays it looks at `faults` in
@@ -31,7 +31,7 @@ class Playback(Recording):
     _sources: dict[str, _Guarded] = attrs.field(factory=dict, init=False, eq=False)
 
     @classmethod
-    def of(cls, recording: Recording, bounds: Bounds) -> Playback:
+    def of(cls, recording: Recording, bounds: Bounds) -> TolerantRecording:
         """Those of its files that can hold anything inside."""
         hours = [hour_of(path.absolute()) for path in recording.paths]
         paths = recording.paths[bounds.too_early(hours) :]
@@ -73,9 +73,7 @@ class Playback(Recording):
 class _Guarded:
     """A source that ends where it would fail. Without a file it is empty."""
 
-    def __init__(
-        self, path: Path, file: RecordedFile | None, fail: Callable[[Path, OSError | DataError], None]
-    ) -> None:
+    def __init__(self, path: Path, file: PackedFile | None, fail: Callable[[Path, OSError | DataError], None]) -> None:
         self._path = path
         self._file = file
         self._fail = fail
@@ -109,8 +107,8 @@ class _Guarded:
     def size_bytes(self) -> int:
         return 0 if self._file is None else self._file.size_bytes()
 
-    def fate(self, offset: int) -> Fate:  # noqa: ARG002  nobody writes it any more
-        return Fate.SAME
+    def fate(self, offset: int) -> FileState:  # noqa: ARG002  nobody writes it any more
+        return FileState.SAME
 
     def close(self) -> None:
         if self._file is not None:
@@ -118,25 +116,25 @@ class _Guarded:
             self._file = None
 
 
-def beginning(log: Playback | Tree, bounds: Bounds) -> Cursor:
+def beginning(log: TolerantRecording | Tree, bounds: Bounds) -> Cursor:
     """Where to begin reading: at the first file that can hold anything inside. Raises DataError."""
     directory = log.stream.directory(log.layout)
-    if isinstance(log, Playback):
+    if isinstance(log, TolerantRecording):
         return Cursor(directory)
     names = log.names()
     early = min(bounds.too_early(names), len(names) - 1)  # the newest file may be growing
-    return Cursor(directory, (FilePlace(names[early], 0),) if early > 0 else ())
+    return Cursor(directory, (FilePosition(names[early], 0),) if early > 0 else ())
 
 
-def first_inside(log: Playback | Tree, start: Cursor, bounds: Bounds, pause: Callable[[], None]) -> Cursor:
+def first_inside(log: TolerantRecording | Tree, start: Cursor, bounds: Bounds, pause: Callable[[], None]) -> Cursor:
     """The place before the first event inside, or the log's present end. Raises OSError, DataError."""
     if bounds.first is None:
         return start
-    reader = Reader(log, start)
+    reader = BatchReader(log, start)
     try:
         while batch := reader.next(None, pause):
             for entry in batch.entries:
-                if not bounds.begins_after(entry.run):
+                if not bounds.begins_after(entry.slice):
                     return entry.before
         return reader.cursor
     finally:

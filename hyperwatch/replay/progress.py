@@ -6,8 +6,8 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hyperwatch.replay.job import Report
-from hyperwatch.replay.playback import Playback
+from hyperwatch.replay.plan import Report
+from hyperwatch.replay.playback import TolerantRecording
 
 __all__ = ["bar", "show"]
 
@@ -28,7 +28,7 @@ def bar() -> Progress:
     )
 
 
-async def show(progress: Progress, log: Playback, report: Report) -> None:
+async def show(progress: Progress, log: TolerantRecording, report: Report) -> None:
     """Keeps the bar up to date: bytes of the files as they are on disk. Does not end."""
     sizes = await trio.to_thread.run_sync(log.sizes)
     task = progress.add_task("replay", total=sum(sizes), events=0)

@@ -13,20 +13,20 @@ from loguru import logger
 
 from hyperwatch.config import Address
 from hyperwatch.errors import DataError, UsageError
-from hyperwatch.feed.filters import OrderFilter, doubtful_coins
-from hyperwatch.log.files import Tree
-from hyperwatch.log.reader import Reader
-from hyperwatch.log.recordings import find_recording, find_tree
-from hyperwatch.log.watch import Watch
+from hyperwatch.feed.filters.orders import OrderFilter, doubtful_coins
+from hyperwatch.ingest.watcher import DirectoryWatcher
+from hyperwatch.log.batch_reader import BatchReader
+from hyperwatch.log.discover import find_recording, find_tree
+from hyperwatch.log.tree import Tree
 from hyperwatch.node.streams import ORDERS, Layout, Stream
-from hyperwatch.replay.bounds import Bounds
-from hyperwatch.replay.broadcast import broadcast
-from hyperwatch.replay.formats import Form, Wanted
-from hyperwatch.replay.job import Job, Report
-from hyperwatch.replay.pace import Pace
-from hyperwatch.replay.playback import Playback, beginning, first_inside
+from hyperwatch.replay.formats import OutputFormat, Selection
+from hyperwatch.replay.pacing import Pace
+from hyperwatch.replay.plan import Job, Report
+from hyperwatch.replay.playback import TolerantRecording, beginning, first_inside
 from hyperwatch.replay.progress import bar, show
-from hyperwatch.replay.pump import play
+from hyperwatch.replay.range import Bounds
+from hyperwatch.replay.to_feed import broadcast
+from hyperwatch.replay.to_stdout import play
 
 __all__ = ["Settings", "replay"]
 
@@ -38,7 +38,7 @@ class Settings:
     paths: Sequence[Path]
     stream: Stream | None = None
     layout: Layout | None = None
-    form: Form = Form.EVENTS
+    form: OutputFormat = OutputFormat.EVENTS
     filter: OrderFilter = attrs.Factory(OrderFilter)
     bounds: Bounds = attrs.Factory(Bounds)
     speed: float | None = None
@@ -70,12 +70,12 @@ def replay(settings: Settings, *, progress: bool, log_to_stderr: Callable[[], No
         raise DataError(what, "let this user read it, or leave it out") from error
     with ExitStack() as stack:
         drawn = None
-        if progress and isinstance(job.log, Playback):
+        if progress and isinstance(job.log, TolerantRecording):
             stack.callback(log_to_stderr)
             drawn = partial(show, stack.enter_context(bar()), job.log, report)
             log_to_stderr()
         trio.run(_run, job, settings, report, drawn)
-    if isinstance(job.log, Playback) and job.log.faults:
+    if isinstance(job.log, TolerantRecording) and job.log.faults:
         report.fault = job.log.faults[0]
     if settings.listen is None and not (report.written or report.interrupted or report.cut):
         _doubt_coins(job)
@@ -87,14 +87,16 @@ def _doubt_coins(job: Job) -> None:
     wanted = job.wanted.filter.coins
     if not wanted:
         return
-    reader = Reader(job.log, job.start)
+    reader = BatchReader(job.log, job.start)
     try:
         batch = reader.next(None, lambda: None)
     except (OSError, DataError):
         return  # which the replay has said
     finally:
         reader.close()
-    seen = frozenset(coin for entry in batch.entries for coin in entry.run.coins) if batch is not None else frozenset()
+    seen = (
+        frozenset(coin for entry in batch.entries for coin in entry.slice.coins) if batch is not None else frozenset()
+    )
     for doubt in doubtful_coins(wanted, seen, job.wanted.stream.noun, "where the replay begins"):
         logger.warning(doubt)
 
@@ -109,7 +111,7 @@ def _prepare(settings: Settings) -> Job:
         # Clients that are served from the files would read from there, past any gate: so reading begins inside.
         start = first_inside(log, start, settings.bounds, lambda: None)
     pace = None if settings.speed is None else Pace(settings.speed)
-    return Job(log, start, Wanted(log.stream, settings.bounds, settings.filter), pace)
+    return Job(log, start, Selection(log.stream, settings.bounds, settings.filter), pace)
 
 
 def _refuse_filters_of_orders(wanted: OrderFilter, stream: Stream) -> None:
@@ -122,10 +124,10 @@ def _refuse_filters_of_orders(wanted: OrderFilter, stream: Stream) -> None:
         raise UsageError(what, "leave it out, or choose --stream node_order_statuses")
 
 
-def _log(settings: Settings) -> Playback | Tree:
+def _log(settings: Settings) -> TolerantRecording | Tree:
     if not settings.follow:
         recording = find_recording(settings.paths, settings.stream, settings.layout)
-        return Playback.of(recording, settings.bounds)
+        return TolerantRecording.of(recording, settings.bounds)
     if len(settings.paths) != 1 or settings.paths[0].is_file():
         what = f"--follow: {' '.join(map(str, settings.paths))} is not one directory that a node writes to"
         raise UsageError(what, "give the node's data directory, as in ~/hl/data; recordings do not grow")
@@ -135,7 +137,7 @@ def _log(settings: Settings) -> Playback | Tree:
 async def _run(
     job: Job, settings: Settings, report: Report, drawn: Callable[[], Awaitable[None]] | None = None
 ) -> None:
-    with Watch() if settings.follow else nullcontext() as watch:
+    with DirectoryWatcher() if settings.follow else nullcontext() as watch:
         async with trio.open_nursery() as nursery:
             if drawn is not None:
                 nursery.start_soon(drawn)

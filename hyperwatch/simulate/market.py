@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from hyperwatch.simulate.shapes import (
+from hyperwatch.simulate.model import (
     BLOCK_GAP_NS,
     COINS,
     Block,

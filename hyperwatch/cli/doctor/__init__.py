@@ -1,0 +1,1 @@
+"""`hyperwatch doctor`: looks at a real setup."""

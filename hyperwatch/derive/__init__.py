@@ -1,0 +1,1 @@
+"""Streams computed from what a node writes. Pure."""

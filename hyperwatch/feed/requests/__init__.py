@@ -1,0 +1,1 @@
+"""Requests: clients' messages parsed, and their answers. Pure."""

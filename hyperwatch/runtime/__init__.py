@@ -1,0 +1,1 @@
+"""This process: its memory, its log, its open files, and how it ends."""

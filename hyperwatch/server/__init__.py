@@ -1,0 +1,1 @@
+"""The server: connections, frames, HTTP, and who may come in."""

@@ -1,0 +1,1 @@
+"""The service: which nursery owns what, in which order things start and end."""
