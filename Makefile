@@ -30,7 +30,7 @@ bench: .venv/dev-stamp
 
 test-page: .venv/dev-stamp
 	mkdir -p build/page
-	HYPERWATCH_ARTIFACTS=build/page $(BIN)/python -m pytest tests/test_page.py
+	HYPERWATCH_ARTIFACTS=build/page $(BIN)/python -m pytest tests/monitor/test_page.py
 
 lint: .venv/dev-stamp
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writes commands.md from the program's own parser. `tests/test_docs.py` fails where the two differ."""
+"""Writes commands.md from the program's own parser. `tests/promises/test_docs.py` fails where the two differ."""
 
 from __future__ import annotations
 

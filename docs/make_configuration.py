@@ -1,4 +1,4 @@
-"""Writes configuration.md from the program's own parser. `tests/test_config.py` fails where the two differ."""
+"""Writes configuration.md from the program's own parser. `tests/cli/test_config.py` fails where the two differ."""
 
 from __future__ import annotations
 

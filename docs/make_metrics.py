@@ -1,4 +1,4 @@
-"""Writes metrics.md from the code. `tests/test_metrics.py` fails where the two differ."""
+"""Writes metrics.md from the code. `tests/monitor/test_metrics.py` fails where the two differ."""
 
 from __future__ import annotations
 

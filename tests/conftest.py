@@ -7,7 +7,10 @@ import sys
 import pytest
 from hypothesis import settings
 
+from replaying import replay
 from support import works
+
+__all__ = ["replay"]  # a fixture of several rooms
 
 # The machine may be busy: an example may take its time, pytest-timeout bounds the test.
 settings.register_profile("hyperwatch", deadline=None)
