@@ -264,7 +264,7 @@ class Connection:
 
 def _concerns(track: SubscriptionState, envelope: _Envelope) -> bool:
     """Whether an official message is one of this subscription's: where it has a user or a coin, that says so."""
-    if envelope.channel != track.start_point.get("type"):
+    if envelope.channel != track.wanted.get("type"):
         return False
     try:
         found = _ABOUT.decode(envelope.data)
@@ -272,7 +272,7 @@ def _concerns(track: SubscriptionState, envelope: _Envelope) -> bool:
         found = []  # of a shape that names nobody
     about = (found[0] if found else _About()) if isinstance(found, list) else found
     user, coin = envelope.user or about.user, about.coin
-    wished_user, wished_coin = str(track.start_point.get("user", user)), track.start_point.get("coin", coin)
+    wished_user, wished_coin = str(track.wanted.get("user", user)), track.wanted.get("coin", coin)
     return (not user or user.lower() == wished_user.lower()) and (not coin or coin == wished_coin)
 
 

@@ -188,20 +188,20 @@ class Feed:
         self, kind: str, start: object, on_gap: OnGap, filters: Mapping[str, object], *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
         given = {_wire_name(key): value for key, value in filters.items()} | {"from": start}
-        start_point = {"type": kind} | {key: value for key, value in given.items() if value is not None}
-        return self._subscription(start_point, on_gap, raw=raw)
+        wanted = {"type": kind} | {key: value for key, value in given.items() if value is not None}
+        return self._subscription(wanted, on_gap, raw=raw)
 
     def _subscription(
-        self, start_point: Mapping[str, object], on_gap: OnGap, *, raw: bool
+        self, wanted: Mapping[str, object], on_gap: OnGap, *, raw: bool
     ) -> Subscription[Message] | Subscription[bytes]:
         for key, remedy in (
             ("id", "subscriptions are told apart by themselves"),
             ("compress", "this client reads text"),
         ):
-            if key in start_point:
+            if key in wanted:
                 what = f"{key} in a subscription of the client library"
                 raise UsageError(what, f"leave it out: {remedy}")
-        track = SubscriptionState(start_point, self._session.notify)
+        track = SubscriptionState(wanted, self._session.notify)
         reader = _Reader(on_gap == "raise")
         if raw:
             return Subscription(track, reader.bytes_of, self._session)

@@ -66,11 +66,11 @@ class SubscriptionState:
     """What is known of a subscription.
 
     Args:
-        wish: the subscription, without `id`.
-        stir: to be called when the connection may have something to do.
+        wanted: the subscription, without `id`.
+        notify: to be called when the connection may have something to do.
     """
 
-    start_point: Mapping[str, object]
+    wanted: Mapping[str, object]
     notify: Callable[[], None] = attrs.field(repr=False)
     stage: Stage = Stage.IDLE
     answer: Answer | None = None
@@ -152,7 +152,7 @@ class SubscriptionState:
     @property
     def ours(self) -> bool:
         """Whether it has numbers and cursors."""
-        return self.start_point.get("type") in OURS
+        return self.wanted.get("type") in OURS
 
     @property
     def full(self) -> bool:
@@ -173,12 +173,12 @@ class SubscriptionState:
         """The subscription, JSON, from where it stands; from here on it is known to the feed by a name."""
         self.id, self._seq = name, 0
         own = {"id": name} | ({"from": self.cursor} if self.cursor else {}) if self.ours else {}
-        return msgspec.json.encode({**self.start_point, **own}).decode()
+        return msgspec.json.encode({**self.wanted, **own}).decode()
 
     def farewell(self) -> str:
         """What ends it, JSON."""
-        start_point = {"type": self.start_point["type"], "id": self.id} if self.ours else self.start_point
-        return msgspec.json.encode(start_point).decode()
+        wanted = {"type": self.wanted["type"], "id": self.id} if self.ours else self.wanted
+        return msgspec.json.encode(wanted).decode()
 
     def answered(self, answer: Answer, item: Item) -> None:
         """The feed has begun it. `item` is what it said; where something may be missing before it, it is handed out."""

@@ -89,7 +89,7 @@ class Allowance:
         own = self._own
         takes_s = work_us * own.us_s  # as in `lacks`
         if own.until_s + takes_s < now_s and takes_s < _OWN_BURST_S:
-            own.take(work_us, now_s)
+            own.until_s = max(own.until_s, now_s - _OWN_BURST_S) + takes_s
         else:
             self._common.take(work_us, now_s)
             (self._everybody if self._alone.lacks(work_us, now_s) else self._alone).take(work_us, now_s)

@@ -44,7 +44,13 @@ class DeferredCounts:
         self._open_bytes = 0
 
     def add(self, batch: Batch, size_bytes: int, *, needs_keys: bool) -> None:
-        """It has been delivered, to somebody who looked at what its events are `keyed` by, or to nobody who did."""
+        """Counts a batch that was delivered, later.
+
+        Args:
+            batch: the batch.
+            size_bytes: what it took of the files.
+            needs_keys: whether a live subscriber needed what events are routed by.
+        """
         self._open.append(_Delivered(batch, size_bytes, needs_keys))
         self._open_bytes += size_bytes
 

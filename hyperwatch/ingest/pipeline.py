@@ -96,7 +96,7 @@ class IngestPipeline:
             more; then its lines count as unreadable and the next batch goes on.
         pause: called by workers between pieces.
         gate: asked before the ring is filled, about every batch. None: everything passes at once.
-        keyed: asked about every batch as it is taken: whether what its events are routed by is asked for at once. If not, it is
+        needs_keys: asked about every batch as it is taken: whether what its events are routed by is asked for at once. If not, it is
             read once the batch has been delivered, and let go of when it has been counted.
         complete: adds to every batch what its events say together, before anyone sees it.
         found: awaited with every batch before it is delivered, for what it lacks.

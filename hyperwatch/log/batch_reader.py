@@ -41,7 +41,7 @@ class BatchReader:
         self._log = log
         self._need = need
         self.start = start.cursor
-        """The wish, in the words of this log's files."""
+        """The start point, in the words of this log's files."""
         self._directory = start.cursor.directory
         self._walk = LineReader(log, start.cursor.places, say=say)
         self._deduplicator = Deduplicator(start.cursor, start.passages)

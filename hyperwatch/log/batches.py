@@ -1,4 +1,4 @@
-"""Batches: what was taken from the files at once, first as bytes (Span), then as events (Batch). Pure."""
+"""Batches: what was taken from the files at once, first as bytes (RawBatch), then as events (Batch). Pure."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def exposition(health: HealthMonitor) -> Callable[[], bytes]:
 
 
 def metrics_server(health: HealthMonitor) -> Server:
-    """A server of nothing but `/metrics`, with a guard of its own: clients of the feed cannot take its places."""
+    """A server of nothing but `/metrics`, with an admission of its own: clients of the feed cannot take its places."""
     text = exposition(health)
 
     async def answer(_: Request) -> Answer:

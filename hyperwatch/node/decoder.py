@@ -193,7 +193,7 @@ class Decoder:
     def _with_keys(self, envelopes: list[Envelope[Keys]], lines: bytes) -> _Group:
         """What events are routed by is all that is read of them, in one pass: a line stands for its event.
 
-        Raises ValueError where a line has none, or several; no event of an uncut line is without what it is routed by.
+        Raises ValueError where a line has none, or several; no event of a line that is not cut is without what it is routed by.
         """
         first, count = envelopes[0], len(envelopes)
         keys = [key for envelope in envelopes for (key,) in (envelope.events,)]

@@ -180,12 +180,12 @@ class BlockSlice:
 
     def put_together(self) -> None:
         """From now on its events are at hand together, not one by one."""
-        self._texts, self._views = self.texts, None  # of uncut lines, too
+        self._texts, self._views = self.texts, None  # of lines that are not cut, too
 
     def settle(self, *, needs_keys: bool) -> None:
         """Lets go of everything but its bytes and how many events each coin has, half a kilobyte an event.
 
-        The rest is looked up again for who asks. So it stays where it was `keyed` for somebody: others are likely to.
+        The rest is looked up again for who asks. So it stays where somebody needed it: others are likely to.
         """
         self._coin_counts = self.coin_counts
         if not needs_keys:

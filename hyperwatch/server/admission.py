@@ -1,4 +1,4 @@
-"""The guard: who may come in, and how many. It outlives the servers that it guards, and counts what it refuses."""
+"""Admission: who may come in, and how many. It outlives the servers that ask it, and counts what it refuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WRONG_TOKEN = "this token is not known here"  # noqa: S105  as above
 
 
 class Admission:
-    """Refuses by raising RefusedError; whoever answers it counts it in `refusals`, and says it in `chatter`.
+    """Refuses by raising RefusedError; whoever answers it counts it in `refusals`, and says it in `client_log`.
 
     Args:
         limits: what clients may take.

@@ -52,7 +52,7 @@ class ServerWebSocket:
 
     @property
     def offer(self) -> Callable[[Sequence[bytes], int], bool]:
-        """Sends whole frames without waiting; see `Line.offer`."""
+        """Sends whole frames without waiting; see `Transport.offer`."""
         return self._line.offer
 
     def when_rest_waits(self, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The doors of the service: who may come in by them, and what plain HTTP finds there. They outlive a change of layout."""
+"""The frontend: who may come in, and what plain HTTP finds there. It outlives a change of layout."""
 
 from __future__ import annotations
 

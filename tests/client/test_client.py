@@ -542,13 +542,13 @@ async def play(peer: Peer) -> None:
         nursery.start_soon(talk)
         while True:
             request = await peer.asked()
-            start_point = request["subscription"]
+            wanted = request["subscription"]
             answer = {"channel": "subscriptionResponse", "data": request, "cursor": "c0", "warnings": []}
             if request["method"] == "unsubscribe":
-                del places[start_point["id"]]
+                del places[wanted["id"]]
             await peer.say(json.dumps(answer).encode())
             if request["method"] == "subscribe":
-                places[start_point["id"]] = [0, int(start_point.get("from", "c0")[1:])]
+                places[wanted["id"]] = [0, int(wanted.get("from", "c0")[1:])]
 
 
 @pytest.mark.usefixtures("small")
@@ -691,10 +691,10 @@ async def test_official_messages_go_where_their_user_or_coin_belongs(network: Ne
             {"type": "userFills", "user": "0xab"},
         )
         peer = await network.peer()
-        found = [feed.subscribe(start_point) for start_point in wishes]
-        for subscription, start_point in zip(found, wishes, strict=True):
+        found = [feed.subscribe(wanted) for wanted in wishes]
+        for subscription, wanted in zip(found, wishes, strict=True):
             nursery.start_soon(subscription.begin)
-            assert await peer.begin() == start_point
+            assert await peer.begin() == wanted
         said = [
             b'{"channel":"trades","data":[{"coin":"ETH","px":"2.0"},{"coin":"ETH"}]}',
             b'{"channel":"userFills","data":{"isSnapshot":true,"user":"0xab","fills":[]}}',

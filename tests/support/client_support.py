@@ -79,19 +79,19 @@ class Peer:
         """Answers to the next subscription, and returns it."""
         request = await self.asked()
         assert request["method"] == "subscribe", request
-        start_point: dict[str, Any] = request["subscription"]
-        extras = {"cursor": cursor, "warnings": warnings} if "id" in start_point else {}
-        self.name = start_point.get("id", "")
+        wanted: dict[str, Any] = request["subscription"]
+        extras = {"cursor": cursor, "warnings": warnings} if "id" in wanted else {}
+        self.name = wanted.get("id", "")
         await self.say(json.dumps({"channel": "subscriptionResponse", "data": request, **extras}).encode())
-        return start_point
+        return wanted
 
     async def end(self) -> dict[str, Any]:
         """Answers to the next unsubscription, and returns it."""
         request = await self.asked()
         assert request["method"] == "unsubscribe", request
         await self.say(json.dumps({"channel": "subscriptionResponse", "data": request}).encode())
-        start_point: dict[str, Any] = request["subscription"]
-        return start_point
+        wanted: dict[str, Any] = request["subscription"]
+        return wanted
 
     async def answer(self) -> tuple[str, str]:
         """Answers to whatever comes next; its method and id."""
@@ -102,8 +102,8 @@ class Peer:
 
     async def refuse(self, reason: str) -> None:
         """Refuses what the client says next."""
-        start_point = json.dumps((await self.asked())["subscription"], separators=(",", ":"))
-        data = f"Invalid subscription {start_point}: {reason}"
+        wanted = json.dumps((await self.asked())["subscription"], separators=(",", ":"))
+        data = f"Invalid subscription {wanted}: {reason}"
         await self.say(json.dumps({"channel": "error", "data": data, "code": "invalid-subscription"}).encode())
 
     async def say(self, *messages: bytes) -> None:

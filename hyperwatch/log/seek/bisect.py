@@ -37,7 +37,7 @@ class AtTime:
         return slice_.time_ms == self.time_ms
 
     def cursor(self, directory: str) -> Cursor:
-        """The wish as a cursor without a place."""
+        """The start point as a cursor without a place."""
         return Cursor(directory, time=str(self.time_ms))
 
 
@@ -56,12 +56,12 @@ class AtBlock:
         return slice_.block == self.block
 
     def cursor(self, directory: str) -> Cursor:
-        """The wish as a cursor without a place."""
+        """The start point as a cursor without a place."""
         return Cursor(directory, block=self.block)
 
 
 def resolve(log: Log, start_point: AtTime | AtBlock) -> ResumePoint | None:
-    """Where to read for a wish: every event at or behind it that is in the files lies behind that place.
+    """Where to read for a start point: every event at or behind it that is in the files lies behind that place.
 
     Returns:
         None where nothing at or behind it has been written yet.
