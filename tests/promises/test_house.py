@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import tokenize
@@ -86,3 +87,19 @@ def test_the_folders_of_the_tests_are_the_rooms() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders - rooms == {"promises", "support"}
     assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]
+
+
+def named_in_the_map() -> list[tuple[str, str]]:
+    """(module, name in it) of what `docs/architecture.md` names by its place, as in `ingest/tail.Tail.take`."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    return sorted(set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+)\.([A-Za-z_.]+)`", text)))
+
+
+@pytest.mark.parametrize(("place", "name"), named_in_the_map())
+def test_what_the_map_names_is_there(place: str, name: str) -> None:
+    if name in ("py", "md"):
+        assert any((top / f"{place}.{name}").exists() for top in (PACKAGE, ROOT))
+        return
+    found: object = importlib.import_module("hyperwatch." + place.replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part)
